@@ -1,0 +1,3 @@
+//! `cargo xtask`: set-up, build, run, lab, test and bench.
+
+fn main() {}
