@@ -1,0 +1,13 @@
+//! `aya::Pod` for the map types, so that user space can read and write them.
+
+use super::{Backend, BackendInfo, Control, Counter, Globals, Interface, Service, ServiceInfo, Vip6};
+
+macro_rules! pod {
+    ($($t:ty),* $(,)?) => { $(
+        // SAFETY: `repr(C)`, `Copy`, every bit pattern is valid, and padding is spelt out as fields (asserted by the
+        // sizes beside each type).
+        unsafe impl aya::Pod for $t {}
+    )* };
+}
+
+pod!(Backend, BackendInfo, Control, Counter, Globals, Interface, Service, ServiceInfo, Vip6);

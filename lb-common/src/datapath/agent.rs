@@ -1,0 +1,126 @@
+//! The agent's way of a packet: out of the tunnel, if it is one of ours.
+
+use super::{
+    packet::Packet,
+    verdict::{Action, Cause, Verdict},
+};
+use crate::{
+    abi::Reason,
+    wire::{be16, ethernet, ipv4, ipv6, protocol, put, word, words},
+};
+
+/// What an agent was told.
+pub trait AgentTables {
+    /// Whether a balancer of ours tunnels from this IPv4 address.
+    fn knows_source4(&self, address: u32) -> bool;
+    /// Whether a balancer of ours tunnels from this IPv6 address.
+    fn knows_source6(&self, address: [u32; 4]) -> bool;
+    /// Whether this is a VIP of ours; IPv4 as `::ffff:a.b.c.d`.
+    fn knows_vip(&self, address: [u32; 4]) -> bool;
+}
+
+/// An IPv4 address as IPv6 has it (RFC 4291 2.5.5.2).
+#[inline(always)]
+pub fn mapped(address: u32) -> [u32; 4] {
+    [0, 0, 0xffff_u32.to_be(), address]
+}
+
+/// Takes an IPIP packet for a VIP of ours out of its tunnel, for all four pairs of families.
+///
+/// Tunnels that are not for our VIPs pass as they came: they are somebody else's.
+#[inline(always)]
+pub fn decapsulate<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
+    let Ok(header) = packet.at::<{ ethernet::HEADER }>(0) else { return Verdict::pass(Reason::NotTunnel) };
+    match be16(header, 12) {
+        ethernet::IPV4 => from_ipv4(packet, tables),
+        ethernet::IPV6 => from_ipv6(packet, tables),
+        _ => Verdict::pass(Reason::NotTunnel),
+    }
+}
+
+#[inline(always)]
+fn from_ipv4<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
+    let Ok(outer) = packet.at::<{ ipv4::HEADER }>(ethernet::HEADER) else {
+        return Verdict::pass(Reason::NotTunnel);
+    };
+    let inner = outer[9];
+    if inner != protocol::IPV4 && inner != protocol::IPV6 {
+        return Verdict::pass(Reason::NotTunnel);
+    }
+    // Our balancers send neither options nor fragments.
+    if outer[0] != 0x45 || be16(outer, 6) & ipv4::FRAGMENT != 0 {
+        return Verdict::pass(Reason::NotTunnel);
+    }
+    let held = u32::from(be16(outer, 2)).wrapping_sub(ipv4::HEADER as u32);
+    let source = word(outer, 12);
+    match inner_of(packet, tables, inner, ethernet::HEADER + ipv4::HEADER, held) {
+        Ok(()) if !tables.knows_source4(source) => Verdict::drop(Reason::UnknownTunnelSource),
+        Ok(()) => unwrap::<P, { ipv4::HEADER }>(packet, inner),
+        Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn from_ipv6<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
+    let Ok(outer) = packet.at::<{ ipv6::HEADER }>(ethernet::HEADER) else {
+        return Verdict::pass(Reason::NotTunnel);
+    };
+    let inner = outer[6];
+    if inner != protocol::IPV4 && inner != protocol::IPV6 {
+        return Verdict::pass(Reason::NotTunnel);
+    }
+    let held = u32::from(be16(outer, 4));
+    let source = words(outer, 8);
+    match inner_of(packet, tables, inner, ethernet::HEADER + ipv6::HEADER, held) {
+        Ok(()) if !tables.knows_source6(source) => Verdict::drop(Reason::UnknownTunnelSource),
+        Ok(()) => unwrap::<P, { ipv6::HEADER }>(packet, inner),
+        Err(verdict) => verdict,
+    }
+}
+
+/// Whether the inner packet at `at` is whole and for a VIP of ours; `held` is how much the outer header says it holds.
+#[inline(always)]
+fn inner_of<P: Packet, T: AgentTables>(
+    packet: &P,
+    tables: &T,
+    inner: u8,
+    at: usize,
+    held: u32,
+) -> Result<(), Verdict> {
+    let available = (packet.length() as u32).wrapping_sub(at as u32);
+    let (vip, version, length) = if inner == protocol::IPV4 {
+        let Ok(header) = packet.at::<{ ipv4::HEADER }>(at) else {
+            return Err(Verdict::pass(Reason::NotTunnel));
+        };
+        (mapped(word(header, 16)), header[0] >> 4 == 4 && header[0] & 0x0f >= 5, u32::from(be16(header, 2)))
+    } else {
+        let Ok(header) = packet.at::<{ ipv6::HEADER }>(at) else {
+            return Err(Verdict::pass(Reason::NotTunnel));
+        };
+        (words(header, 24), header[0] >> 4 == 6, u32::from(be16(header, 4)) + ipv6::HEADER as u32)
+    };
+    if !tables.knows_vip(vip) {
+        return Err(Verdict::pass(Reason::NotTunnel));
+    }
+    if !version || length < ipv4::HEADER as u32 || length > held || held > available {
+        return Err(Verdict::drop(Reason::MalformedTunnel));
+    }
+    Ok(())
+}
+
+/// Takes `N` bytes of outer header out; the Ethernet header moves up and gets the inner EtherType.
+#[inline(always)]
+fn unwrap<P: Packet, const N: usize>(packet: &mut P, inner: u8) -> Verdict {
+    let Ok(header) = packet.at::<12>(0) else { return Verdict::drop(Reason::MalformedTunnel) };
+    let macs = *header;
+    if packet.shrink::<N>().is_err() {
+        return Verdict::drop(Reason::MalformedTunnel);
+    }
+    let Ok(header) = packet.at_mut::<{ ethernet::HEADER }>(0) else {
+        return Verdict::drop(Reason::MalformedTunnel);
+    };
+    let ethertype = if inner == protocol::IPV4 { ethernet::IPV4 } else { ethernet::IPV6 };
+    put(header, 0, &macs);
+    put(header, 12, &ethertype.to_be_bytes());
+    Verdict { action: Action::Pass, cause: Cause::Reason(Reason::Decapsulated) }
+}

@@ -1,0 +1,123 @@
+//! Rate limits per source: GCRA, exact over all CPUs.
+//!
+//! The generic cell rate algorithm (ITU-T I.371) keeps one number per source: the theoretical arrival time (TAT) of
+//! its next packet. A packet is within its rate if TAT is at most `tolerance` ahead of the clock, and then moves TAT
+//! by `cost`. One number means one eight-byte word, updated by compare-and-swap, so no packet is counted twice or
+//! lost between CPUs.
+//!
+//! **Time** is in units of 2^-18 kernel tick (15 ns at 250 Hz). The coarse clock (`jiffies`) costs nothing and is
+//! exact in the long run; it only delays a refill by up to one tick, so a service whose burst is shorter than a few
+//! ticks uses the fine clock (`service_flags::LIMIT_FINE_CLOCK`).
+//!
+//! **Place.** A source hashes to one bucket of eight words, one cache line. A word is `fingerprint(20) | TAT(44)`.
+//! An entry whose TAT lies in the past says nothing that an absent entry would not, so it may be replaced without
+//! loss; when all eight are ahead of the clock the one with the least debt goes.
+
+use super::{Address, Tables, Word};
+use crate::{
+    abi::{BUCKET_ENTRIES, Globals, Service, service_flags},
+    hash::{Hasher, domain},
+};
+
+/// Bits of a time stamp.
+pub const TIME_BITS: u32 = 44;
+/// Rate-limit time units in one kernel tick, as a power of two.
+pub const UNITS_PER_TICK_BITS: u32 = 18;
+/// Scale of [`Globals::limit_time_mult`], as a power of two.
+pub const MULT_BITS: u32 = 20;
+
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+/// Compare-and-swap attempts before a packet is let through: another CPU won each time, on the same source.
+const ATTEMPTS: usize = 4;
+
+/// How far `time` is ahead of `now`, modulo 2^44, signed.
+#[inline(always)]
+pub fn ahead(time: u64, now: u64) -> i64 {
+    ((time.wrapping_sub(now)) << (64 - TIME_BITS)) as i64 >> (64 - TIME_BITS)
+}
+
+/// The fine clock in rate-limit units. Wraps like the coarse one.
+#[inline(always)]
+pub fn fine_time(globals: &Globals, nanoseconds: u64) -> u64 {
+    (nanoseconds.wrapping_mul(u64::from(globals.limit_time_mult)) >> MULT_BITS)
+        .wrapping_add(globals.limit_time_offset)
+        & TIME_MASK
+}
+
+/// The coarse clock in rate-limit units.
+#[inline(always)]
+pub fn coarse_time(jiffies: u64) -> u64 {
+    jiffies << UNITS_PER_TICK_BITS & TIME_MASK
+}
+
+/// One packet against an entry: the new TAT, or `None` when it comes too soon.
+#[inline(always)]
+pub fn admit(tat: u64, now: u64, cost: u32, tolerance: u32) -> Option<u64> {
+    let debt = ahead(tat, now);
+    let debt = if debt < 0 { 0 } else { debt };
+    if debt > i64::from(tolerance) {
+        return None;
+    }
+    Some(now.wrapping_add(debt as u64).wrapping_add(u64::from(cost)) & TIME_MASK)
+}
+
+/// Whether this packet of `source` to `service` is within the rate.
+#[inline(always)]
+pub(super) fn allows<T: Tables, A: Address>(
+    tables: &T,
+    globals: &Globals,
+    service: &Service,
+    source: A,
+) -> bool {
+    let now = if service.flags & service_flags::LIMIT_FINE_CLOCK == 0 {
+        coarse_time(tables.jiffies())
+    } else {
+        fine_time(globals, tables.nanoseconds())
+    };
+    let [high, low] = source.source_prefix();
+    let mut hasher = Hasher::new(&globals.key, domain::LIMIT);
+    hasher.pair(high, low);
+    hasher.pair(service.id, 0);
+    let hash = hasher.finish();
+    // A fingerprint of 0 would make a fresh word look like an entry.
+    let fingerprint = (hash >> TIME_BITS) | 1;
+    let Some(bucket) = tables.limit_bucket(hash as u32 & globals.limit_mask) else { return true };
+
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        let (word, found) = choose(bucket, fingerprint, now);
+        let old = word.load();
+        if found && old >> TIME_BITS != fingerprint {
+            continue;
+        }
+        let tat = if found { old & TIME_MASK } else { now };
+        let Some(tat) = admit(tat, now, service.limit_cost, service.limit_tolerance) else { return false };
+        if word.replace(old, fingerprint << TIME_BITS | tat) {
+            return true;
+        }
+    }
+    true
+}
+
+/// The entry of this fingerprint, or the best one to replace: any in the past, else the one with the least debt.
+#[inline(always)]
+fn choose<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u64, now: u64) -> (&W, bool) {
+    let mut victim = &bucket[0];
+    let mut least = i64::MAX;
+    let mut i = 0;
+    while i < BUCKET_ENTRIES {
+        let Some(word) = bucket.get(i) else { break };
+        let entry = word.load();
+        if entry >> TIME_BITS == fingerprint {
+            return (word, true);
+        }
+        let debt = if entry == 0 { i64::MIN } else { ahead(entry & TIME_MASK, now) };
+        if debt < least {
+            least = debt;
+            victim = word;
+        }
+        i += 1;
+    }
+    (victim, false)
+}

@@ -1,0 +1,135 @@
+//! From destination to service to backend: array look-ups only.
+
+use super::{Address, parse::Network, parse::Ports, tables::Tables};
+use crate::{
+    abi::{Backend, Globals, Reason, Service, affinity, port_entry, port_key, slot, vip_entry, vip_flags},
+    hash::{self, Hasher, cells, domain},
+};
+
+/// VIP number and flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vip {
+    pub number: u16,
+    pub flags: u16,
+}
+
+impl Vip {
+    fn from_word(word: u32) -> Self {
+        Self { number: word as u16, flags: (word >> 16) as u16 }
+    }
+}
+
+/// The VIP with this IPv4 address. Two cells at most: two-choice hashing, full key compared.
+#[inline(always)]
+pub(super) fn vip4<T: Tables>(tables: &T, globals: &Globals, address: u32) -> Option<Vip> {
+    let (first, second) = cells([address, 0], globals.salt, globals.vip4_mask);
+    let mut cell = tables.vip4(globals.vip4_base + first)?;
+    if vip_entry::address(cell) != address || cell == 0 {
+        cell = tables.vip4(globals.vip4_base + second)?;
+        if vip_entry::address(cell) != address || cell == 0 {
+            return None;
+        }
+    }
+    Some(Vip::from_word(vip_entry::vip(cell)))
+}
+
+/// The words of an IPv6 address that choose its cells: all of it, folded.
+#[inline(always)]
+pub fn fold6(address: [u32; 4]) -> [u32; 2] {
+    [address[0] ^ address[2].rotate_left(11), address[1] ^ address[3].rotate_left(7)]
+}
+
+/// The VIP with this IPv6 address.
+#[inline(always)]
+pub(super) fn vip6<T: Tables>(tables: &T, globals: &Globals, address: [u32; 4]) -> Option<Vip> {
+    let (first, second) = cells(fold6(address), globals.salt, globals.vip6_mask);
+    let mut cell = tables.vip6(globals.vip6_base + first)?;
+    if cell.vip == 0 || cell.address != address {
+        cell = tables.vip6(globals.vip6_base + second)?;
+        if cell.vip == 0 || cell.address != address {
+            return None;
+        }
+    }
+    Some(Vip::from_word(cell.vip))
+}
+
+/// The words of a port key that choose its cells.
+#[inline(always)]
+pub fn port_words(key: u64) -> [u32; 2] {
+    [key as u32, (key >> 32) as u32]
+}
+
+#[inline(always)]
+fn port_cell<T: Tables>(tables: &T, globals: &Globals, key: u64) -> Option<u32> {
+    let (first, second) = cells(port_words(key), globals.salt, globals.port_mask);
+    let cell = tables.port(globals.port_base + first)?;
+    if port_entry::key(cell) == key {
+        return Some(port_entry::service(cell));
+    }
+    let cell = tables.port(globals.port_base + second)?;
+    (port_entry::key(cell) == key).then(|| port_entry::service(cell))
+}
+
+/// The service for a VIP, protocol and destination port: the exact port first, then any port, then any protocol.
+#[inline(always)]
+pub(super) fn service<'t, T: Tables>(
+    tables: &'t T,
+    globals: &Globals,
+    vip: Vip,
+    protocol: u8,
+    port: u16,
+) -> Result<&'t Service, Reason> {
+    let mut number = port_cell(tables, globals, port_key(vip.number, protocol, port));
+    if number.is_none() && vip.flags & vip_flags::ANY_PORT != 0 {
+        number = port_cell(tables, globals, port_key(vip.number, protocol, 0));
+    }
+    if number.is_none() && vip.flags & vip_flags::ANY_PROTOCOL != 0 {
+        number = port_cell(tables, globals, port_key(vip.number, 0, 0));
+    }
+    let number = number.ok_or(Reason::NoSuchPort)?;
+    tables.service(globals.service_base.wrapping_add(number)).ok_or(Reason::BadTable)
+}
+
+/// Hash of the fields that the service's affinity names.
+#[inline(always)]
+pub(super) fn affinity_hash<A: Address>(
+    globals: &Globals,
+    service: &Service,
+    network: &Network<A>,
+    ports: Ports,
+) -> u64 {
+    let mut hasher = Hasher::new(&globals.key, domain::SLOT);
+    let source = network.source.words();
+    let destination = if service.affinity == affinity::SOURCE { [0; 4] } else { network.destination.words() };
+    hasher.pair(source[0], destination[0]);
+    if size_of::<A>() > 4 {
+        hasher.pair(source[1], destination[1]);
+        hasher.pair(source[2], destination[2]);
+        hasher.pair(source[3], destination[3]);
+    }
+    if service.affinity == affinity::FLOW {
+        hasher
+            .pair(u32::from(ports.source) << 16 | u32::from(ports.destination), u32::from(network.protocol));
+    }
+    hasher.finish()
+}
+
+/// The member that owns the slot of this hash.
+#[inline(always)]
+pub(super) fn backend<'t, T: Tables>(
+    tables: &'t T,
+    service: &Service,
+    hash: u64,
+) -> Result<&'t Backend, Reason> {
+    if service.table_slots == 0 {
+        return Err(Reason::NoBackend);
+    }
+    let index = service.table_base.wrapping_add(hash::reduce(hash, service.table_slots));
+    let four = tables.slots(index >> 2).ok_or(Reason::BadTable)?;
+    let member = u32::from((four >> ((index & 3) * 16)) as u16 & slot::MEMBER);
+    if member >= service.backend_count {
+        // EMPTY is above any count.
+        return Err(Reason::NoBackend);
+    }
+    tables.backend(service.backend_base.wrapping_add(member)).ok_or(Reason::BadTable)
+}

@@ -1,0 +1,25 @@
+//! The datapath: parse → decide → apply.
+//!
+//! [`balance`] is the balancer's whole way of a packet, [`decapsulate`] the agent's. Both are generic over
+//! [`Packet`] (bytes that can be read, written and grown at the head) and over tables; in XDP these are the frame and
+//! the maps, on the host a vector and memory. Every exit is a [`Verdict`] and is counted exactly once, by the caller
+//! that owns the counters.
+
+mod agent;
+mod announce;
+mod balance;
+mod encapsulate;
+pub mod limit;
+mod lookup;
+mod packet;
+mod parse;
+mod tables;
+mod verdict;
+
+pub use agent::{AgentTables, decapsulate, mapped};
+pub use balance::balance;
+pub use lookup::{fold6, port_words};
+pub use packet::{Cut, Packet};
+pub use parse::Address;
+pub use tables::{Tables, Word};
+pub use verdict::{Action, Cause, Verdict};

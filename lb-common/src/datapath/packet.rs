@@ -1,0 +1,28 @@
+//! A packet as the datapath sees it.
+
+/// The packet ended before the header did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut;
+
+/// An Ethernet frame.
+///
+/// Headers are `&[u8; N]`, never slices of a length known at run time: there is no index left to panic, and the
+/// verifier sees a constant bound. Growing and shrinking take `&mut self`, so a reference to a header cannot outlive
+/// the move of the packet's start.
+pub trait Packet {
+    /// Bytes from the Ethernet header to the end of the frame.
+    fn length(&self) -> usize;
+
+    /// `N` bytes at `offset`.
+    fn at<const N: usize>(&self, offset: usize) -> Result<&[u8; N], Cut>;
+
+    /// `N` bytes at `offset`, to be written.
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Result<&mut [u8; N], Cut>;
+
+    /// Makes room for `N` bytes before the frame; their content is undefined. Fails without effect when the driver
+    /// left too little headroom.
+    fn grow<const N: usize>(&mut self) -> Result<(), Cut>;
+
+    /// Takes the first `N` bytes away. Fails without effect when the frame is shorter.
+    fn shrink<const N: usize>(&mut self) -> Result<(), Cut>;
+}
