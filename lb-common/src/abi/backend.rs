@@ -8,8 +8,9 @@ pub struct Backend {
     pub address: [u32; 4],
     /// Source of the outer header, same form and family as `address`.
     pub source: [u32; 4],
-    /// Destination and source MAC, as the Ethernet header has them.
-    pub macs: [u8; 12],
+    /// Destination and source MAC, as the Ethernet header has them, in words of memory: a copy of bytes from map to
+    /// packet would become a `memmove`, which BPF does not have.
+    pub macs: [u32; 3],
     /// Egress interface.
     pub ifindex: u32,
     /// Element of `COUNTERS`.

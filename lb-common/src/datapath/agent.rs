@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     abi::Reason,
-    wire::{be16, ethernet, ipv4, ipv6, protocol, put, word, words},
+    wire::{Mac, be16, ethernet, ipv4, ipv6, protocol, put, word, words},
 };
 
 /// What an agent was told.
@@ -112,7 +112,7 @@ fn inner_of<P: Packet, T: AgentTables>(
 #[inline(always)]
 fn unwrap<P: Packet, const N: usize>(packet: &mut P, inner: u8) -> Verdict {
     let Ok(header) = packet.at::<12>(0) else { return Verdict::drop(Reason::MalformedTunnel) };
-    let macs = *header;
+    let (destination, source) = (Mac::read(header, 0), Mac::read(header, 6));
     if packet.shrink::<N>().is_err() {
         return Verdict::drop(Reason::MalformedTunnel);
     }
@@ -120,7 +120,8 @@ fn unwrap<P: Packet, const N: usize>(packet: &mut P, inner: u8) -> Verdict {
         return Verdict::drop(Reason::MalformedTunnel);
     };
     let ethertype = if inner == protocol::IPV4 { ethernet::IPV4 } else { ethernet::IPV6 };
-    put(header, 0, &macs);
+    destination.put(header, 0);
+    source.put(header, 6);
     put(header, 12, &ethertype.to_be_bytes());
     Verdict { action: Action::Pass, cause: Cause::Reason(Reason::Decapsulated) }
 }

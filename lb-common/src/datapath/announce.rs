@@ -5,7 +5,7 @@
 use super::{lookup, packet::Packet, tables::Tables, verdict::Verdict};
 use crate::{
     abi::{Globals, Reason, globals_flags},
-    wire::{be16, checksum, ethernet, ipv6, protocol, put, put_words, word, words},
+    wire::{Mac, be16, checksum, ethernet, ipv6, protocol, put, put_words, word, words},
 };
 
 /// Ethernet and ARP header for IPv4 over Ethernet.
@@ -34,14 +34,15 @@ pub(super) fn arp<P: Packet, T: Tables>(
         return Verdict::pass(Reason::NotIp);
     }
     let Some(mac) = tables.interface_mac(ingress) else { return Verdict::pass(Reason::NotIp) };
-    let sender: [u8; 6] = [frame[22], frame[23], frame[24], frame[25], frame[26], frame[27]];
+    let mac = Mac::new(mac);
+    let sender = Mac::read(frame, 22);
     let sender_address = word(frame, 28);
-    put(frame, 0, &sender);
-    put(frame, 6, &mac);
+    sender.put(frame, 0);
+    mac.put(frame, 6);
     put(frame, 20, &[0, 2]);
-    put(frame, 22, &mac);
+    mac.put(frame, 22);
     put(frame, 28, &target.to_ne_bytes());
-    put(frame, 32, &sender);
+    sender.put(frame, 32);
     put(frame, 38, &sender_address.to_ne_bytes());
     Verdict::answer(Reason::ArpReply)
 }
@@ -83,7 +84,7 @@ pub(super) fn neighbour<P: Packet, T: Tables>(
     let Some(mac) = tables.interface_mac(ingress) else { return Verdict::pass(Reason::NotService) };
     let Ok(frame) = packet.at::<{ ICMP_AT + BARE }>(0) else { return Verdict::pass(Reason::NotService) };
     let asker = words(frame, 22);
-    let asker_mac: [u8; 6] = [frame[6], frame[7], frame[8], frame[9], frame[10], frame[11]];
+    let asker_mac = Mac::read(frame, 6);
     // The reply always carries our link-layer address: a bare solicitation is eight bytes too short for it.
     if length == BARE && packet.grow::<{ WITH_OPTION - BARE }>().is_err() {
         return Verdict::drop(Reason::NoHeadroom);
@@ -91,7 +92,7 @@ pub(super) fn neighbour<P: Packet, T: Tables>(
     let Ok(frame) = packet.at_mut::<{ ICMP_AT + WITH_OPTION }>(0) else {
         return Verdict::drop(Reason::BadTable);
     };
-    write_advertisement(frame, target, mac, asker, asker_mac);
+    write_advertisement(frame, target, Mac::new(mac), asker, asker_mac);
     Verdict::answer(Reason::NeighbourReply)
 }
 
@@ -115,16 +116,16 @@ fn solicitation_is_whole<P: Packet>(packet: &P, length: usize) -> bool {
 fn write_advertisement(
     frame: &mut [u8; ICMP_AT + WITH_OPTION],
     target: [u32; 4],
-    mac: [u8; 6],
+    mac: Mac,
     asker: [u32; 4],
-    asker_mac: [u8; 6],
+    asker_mac: Mac,
 ) {
     // An asker without an address (duplicate address detection) is answered through all-nodes (RFC 4861 7.2.4).
     let unspecified = asker == [0; 4];
-    let to = if unspecified { [0x02ff_u32.to_le(), 0, 0, 1u32.to_be()] } else { asker };
-    let to_mac = if unspecified { [0x33, 0x33, 0, 0, 0, 1] } else { asker_mac };
-    put(frame, 0, &to_mac);
-    put(frame, 6, &mac);
+    let to = if unspecified { [0xff02_0000_u32.to_be(), 0, 0, 1u32.to_be()] } else { asker };
+    let to_mac = if unspecified { Mac::new([0x33, 0x33, 0, 0, 0, 1]) } else { asker_mac };
+    to_mac.put(frame, 0);
+    mac.put(frame, 6);
     put(frame, 12, &ethernet::IPV6.to_be_bytes());
     put(frame, 14, &[0x60, 0, 0, 0]);
     put(frame, 18, &(WITH_OPTION as u16).to_be_bytes());
@@ -136,7 +137,7 @@ fn write_advertisement(
     put(frame, 58, &[if unspecified { 0x20 } else { 0x60 }, 0, 0, 0]);
     put_words(frame, 62, target);
     put(frame, 78, &[2, 1]);
-    put(frame, 80, &mac);
+    mac.put(frame, 80);
     if let Some(covered) = frame.last_chunk::<{ 32 + WITH_OPTION }>() {
         let sum = checksum::add(checksum::pseudo6(WITH_OPTION as u16, protocol::ICMPV6), covered);
         put(frame, 56, &checksum::finish(sum).to_be_bytes());

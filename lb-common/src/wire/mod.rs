@@ -87,3 +87,41 @@ pub fn put_words<const N: usize>(bytes: &mut [u8; N], offset: usize, value: [u32
     put(bytes, offset + 8, &value[2].to_ne_bytes());
     put(bytes, offset + 12, &value[3].to_ne_bytes());
 }
+
+/// A MAC address in registers. Copying bytes from one place of a frame to another would become a `memmove`, which BPF
+/// does not have; integers do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac {
+    high: u32,
+    low: u16,
+}
+
+impl Mac {
+    /// From its six bytes.
+    #[inline(always)]
+    pub fn new(bytes: [u8; 6]) -> Self {
+        Self { high: word(&bytes, 0), low: half(&bytes, 4) }
+    }
+
+    /// Reads the one at `offset`.
+    #[inline(always)]
+    pub fn read<const N: usize>(bytes: &[u8; N], offset: usize) -> Self {
+        Self { high: word(bytes, offset), low: half(bytes, offset + 4) }
+    }
+
+    /// Writes it at `offset`.
+    #[inline(always)]
+    pub fn put<const N: usize>(self, bytes: &mut [u8; N], offset: usize) {
+        put(bytes, offset, &self.high.to_ne_bytes());
+        put(bytes, offset + 4, &self.low.to_ne_bytes());
+    }
+}
+
+/// The 16-bit word at `offset` as the CPU loads it.
+#[inline(always)]
+fn half<const N: usize>(bytes: &[u8; N], offset: usize) -> u16 {
+    match bytes.get(offset..).and_then(|b| b.first_chunk::<2>()) {
+        Some(b) => u16::from_ne_bytes(*b),
+        None => 0,
+    }
+}

@@ -1,0 +1,20 @@
+//! The agent on a backend host: takes packets for its VIPs out of tunnels.
+#![no_std]
+#![no_main]
+
+mod maps;
+
+use aya_ebpf::{macros::xdp, programs::XdpContext};
+use lb_common::datapath::decapsulate;
+use lb_ebpf::{packet::Frame, program, verdict};
+
+program!();
+
+/// Every packet that comes in by the agent's interface.
+#[xdp]
+pub(crate) fn agent(context: XdpContext) -> u32 {
+    let mut frame = Frame::new(&context);
+    let verdict = decapsulate(&mut frame, &maps::Maps);
+    maps::count(verdict.cause);
+    verdict::xdp(verdict.action)
+}

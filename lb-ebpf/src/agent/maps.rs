@@ -1,0 +1,71 @@
+//! The agent's maps.
+
+use aya_ebpf::{
+    btf_maps::{HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    macros::btf_map,
+};
+use lb_common::{
+    abi::Reason,
+    datapath::{AgentTables, Cause},
+};
+
+/// An address as a map key on the stack. LLVM may join stores to it, and the kernel demands that accesses to the stack
+/// are aligned: hence the alignment.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Address([u32; 4]);
+
+/// A key of an LPM trie on the stack, aligned for the same reason.
+#[repr(C, align(8))]
+struct Prefix<T> {
+    bits: u32,
+    address: T,
+}
+
+/// Prefixes of balancers: a handful.
+const SOURCES: usize = 1024;
+/// VIPs of one backend.
+const VIPS: usize = 16_384;
+
+#[btf_map]
+static SOURCES4: LpmTrie<u32, u32, SOURCES> = LpmTrie::new();
+#[btf_map]
+static SOURCES6: LpmTrie<[u32; 4], u32, SOURCES> = LpmTrie::new();
+#[btf_map]
+static AGENT_VIPS: HashMap<Address, u32, VIPS> = HashMap::new();
+#[btf_map]
+static REASONS: PerCpuArray<u64, { Reason::CAPACITY as usize }> = PerCpuArray::new();
+
+/// The maps above, as the datapath wants them.
+pub(crate) struct Maps;
+
+impl AgentTables for Maps {
+    #[inline(always)]
+    fn knows_source4(&self, address: u32) -> bool {
+        let prefix = Prefix { bits: 32, address };
+        // SAFETY: `Key` is `repr(C, packed)`: prefix length, then data; `Prefix` has the same two fields at the same
+        // offsets, and more alignment.
+        SOURCES4.get(unsafe { &*(&raw const prefix).cast::<Key<u32>>() }).is_some()
+    }
+    #[inline(always)]
+    fn knows_source6(&self, address: [u32; 4]) -> bool {
+        let prefix = Prefix { bits: 128, address };
+        // SAFETY: as above.
+        SOURCES6.get(unsafe { &*(&raw const prefix).cast::<Key<[u32; 4]>>() }).is_some()
+    }
+    #[inline(always)]
+    fn knows_vip(&self, address: [u32; 4]) -> bool {
+        // SAFETY: only the presence of the element matters.
+        unsafe { AGENT_VIPS.get(Address(address)) }.is_some()
+    }
+}
+
+/// The one place where counters move: one per packet.
+#[inline(always)]
+pub(crate) fn count(cause: Cause) {
+    let Cause::Reason(reason) = cause else { return };
+    if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+        // SAFETY: this CPU's map value; XDP programs of one CPU do not interrupt each other.
+        unsafe { *count += 1 };
+    }
+}

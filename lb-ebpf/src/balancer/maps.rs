@@ -1,0 +1,158 @@
+//! The balancer's maps and how the datapath reads them.
+//!
+//! Sizes here are the smallest that load; user space sets the real ones at load time from the configuration. All but
+//! the counters and `INTERFACES` are arrays that user space writes through memory mappings.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, PerCpuArray},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+    macros::btf_map,
+};
+use lb_common::{
+    abi::{
+        BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, Reason, Service, ServiceInfo, Vip6,
+    },
+    datapath::{Cause, Tables},
+};
+use lb_ebpf::atomic::MapWord;
+
+/// Both clocks, read one after the other.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Clocks {
+    jiffies: u64,
+    nanoseconds: u64,
+}
+
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+/// Placeholder for capacities that user space sets.
+const SET_AT_LOAD: usize = 2;
+
+#[btf_map]
+static CONTROL: Array<Control, 1, MAPPED> = Array::new();
+#[btf_map]
+static GLOBALS: Array<Globals, 2, MAPPED> = Array::new();
+#[btf_map]
+static VIPS4: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static VIPS6: Array<Vip6, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static PORTS: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static SERVICES: Array<Service, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static SLOTS: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static BACKENDS: Array<Backend, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static LIMITS: Array<[MapWord; BUCKET_ENTRIES], SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Counter, SET_AT_LOAD> = PerCpuArray::new();
+#[btf_map]
+static REASONS: PerCpuArray<u64, { Reason::CAPACITY as usize }> = PerCpuArray::new();
+#[btf_map]
+static INTERFACES: HashMap<u32, Interface, 64> = HashMap::new();
+/// Jiffies and nanoseconds, written by the program `clocks`.
+#[btf_map]
+static CLOCKS: Array<Clocks, 1> = Array::new();
+// Read by user space only, to recognise services and members after a restart. They belong to this object so that all
+// maps are created, sized and pinned in one place; `read_clocks` mentions them, or the linker would drop them
+// (`#[used]` would put them into a second `.maps` section, which loaders do not look for).
+#[btf_map]
+static SERVICE_INFO: Array<ServiceInfo, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static BACKEND_INFO: Array<BackendInfo, SET_AT_LOAD, MAPPED> = Array::new();
+
+/// The maps above, as the datapath wants them.
+pub(crate) struct Maps;
+
+impl Tables for Maps {
+    type Word = MapWord;
+
+    #[inline(always)]
+    fn globals(&self) -> Option<&Globals> {
+        let control = CONTROL.get(0)?;
+        if control.generation == 0 {
+            return None;
+        }
+        GLOBALS.get(control.generation & 1)
+    }
+    #[inline(always)]
+    fn vip4(&self, index: u32) -> Option<u64> {
+        VIPS4.get(index).copied()
+    }
+    #[inline(always)]
+    fn vip6(&self, index: u32) -> Option<&Vip6> {
+        VIPS6.get(index)
+    }
+    #[inline(always)]
+    fn port(&self, index: u32) -> Option<u64> {
+        PORTS.get(index).copied()
+    }
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<&Service> {
+        SERVICES.get(index)
+    }
+    #[inline(always)]
+    fn slots(&self, index: u32) -> Option<u64> {
+        SLOTS.get(index).copied()
+    }
+    #[inline(always)]
+    fn backend(&self, index: u32) -> Option<&Backend> {
+        BACKENDS.get(index)
+    }
+    #[inline(always)]
+    fn limit_bucket(&self, index: u32) -> Option<&[MapWord; BUCKET_ENTRIES]> {
+        LIMITS.get(index)
+    }
+    #[inline(always)]
+    fn jiffies(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_jiffies64() }
+    }
+    #[inline(always)]
+    fn nanoseconds(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+    #[inline(always)]
+    fn interface_mac(&self, ifindex: u32) -> Option<[u8; 6]> {
+        // SAFETY: the value is plain bytes; a concurrent update of a MAC address by user space is a replacement of
+        // the whole element by the kernel.
+        unsafe { INTERFACES.get(ifindex) }.map(|interface| interface.mac)
+    }
+}
+
+/// Reads both clocks for user space.
+#[inline(always)]
+pub(crate) fn read_clocks() {
+    core::hint::black_box((SERVICE_INFO.get_ptr(0), BACKEND_INFO.get_ptr(0)));
+    if let Some(clocks) = CLOCKS.get_ptr_mut(0) {
+        // SAFETY: the pointer is a map value of this type, and user space reads it only after the run.
+        unsafe { *clocks = Clocks { jiffies: bpf_jiffies64(), nanoseconds: bpf_ktime_get_ns() } };
+    }
+}
+
+/// The one place where counters move: one per packet.
+#[inline(always)]
+pub(crate) fn count(cause: Cause) {
+    // SAFETY (both blocks): the pointers are this CPU's map values; XDP programs of one CPU do not interrupt each other.
+    match cause {
+        Cause::Forwarded { counter, bytes } => {
+            if let Some(counter) = COUNTERS.get_ptr_mut(counter) {
+                // SAFETY: see above.
+                unsafe {
+                    (*counter).packets += 1;
+                    (*counter).bytes += u64::from(bytes);
+                }
+            }
+        }
+        Cause::Reason(reason) => {
+            if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+                // SAFETY: see above.
+                unsafe { *count += 1 };
+            }
+        }
+    }
+}

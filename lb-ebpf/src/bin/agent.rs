@@ -1,7 +1,0 @@
-#![no_std]
-#![no_main]
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
-}

@@ -1,0 +1,83 @@
+//! The frame: the only file with packet pointers.
+
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use lb_common::datapath::{Cut, Packet};
+
+/// The frame of an XDP context.
+pub struct Frame {
+    ctx: *mut xdp_md,
+}
+
+impl Frame {
+    /// The frame of this context.
+    #[inline(always)]
+    pub fn new(context: &XdpContext) -> Self {
+        Self { ctx: context.ctx }
+    }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        // SAFETY: the context is valid for the whole run of the program.
+        unsafe { (*self.ctx).data as usize }
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.ctx).data_end as usize }
+    }
+
+    /// Interface the frame came in by.
+    #[inline(always)]
+    pub fn ingress(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    /// `N` bytes at `offset`, if the frame has them.
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Result<*mut [u8; N], Cut> {
+        let start = self.start() + offset;
+        if start + N > self.end() {
+            return Err(Cut);
+        }
+        Ok(start as *mut [u8; N])
+    }
+
+    /// Moves the start of the frame by `delta` bytes.
+    #[inline(always)]
+    fn adjust_head(&mut self, delta: i32) -> Result<(), Cut> {
+        // SAFETY: the context is valid; no reference into the frame is alive, because `self` is borrowed mutably.
+        if unsafe { bpf_xdp_adjust_head(self.ctx, delta) } == 0 { Ok(()) } else { Err(Cut) }
+    }
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.end() - self.start()
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Result<&[u8; N], Cut> {
+        // SAFETY: `bytes` compared the range with the end of the frame; bytes have no alignment; the borrow of `self`
+        // ends before the head can move.
+        self.bytes(offset).map(|bytes| unsafe { &*bytes })
+    }
+
+    #[inline(always)]
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Result<&mut [u8; N], Cut> {
+        // SAFETY: as in `at`, and `self` is borrowed mutably: this is the only reference into the frame.
+        self.bytes(offset).map(|bytes| unsafe { &mut *bytes })
+    }
+
+    #[inline(always)]
+    fn grow<const N: usize>(&mut self) -> Result<(), Cut> {
+        self.adjust_head(-(N as i32))
+    }
+
+    #[inline(always)]
+    fn shrink<const N: usize>(&mut self) -> Result<(), Cut> {
+        self.adjust_head(N as i32)
+    }
+}
