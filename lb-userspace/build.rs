@@ -11,7 +11,7 @@ use std::process::ExitCode;
 #[path = "../xtask/src/ebpf_toolchain.rs"]
 mod ebpf_toolchain;
 
-use ebpf_toolchain::{LINKER_VAR, PROGRAMS, Places, TOOLCHAIN_VAR, cargo, find, object_dir};
+use ebpf_toolchain::{LINKER_VAR, PROGRAMS, Places, TOOLCHAIN_VAR, cargo, find, object_dir, target_dir_of};
 
 /// Names a directory with objects that are already built.
 const OBJECT_DIR_VAR: &str = "LB_EBPF_OBJECT_DIR";
@@ -59,13 +59,16 @@ fn build(root: &Path, out: &Path) -> Result<PathBuf, String> {
     ] {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
-    let toolchain = find(&Places::from_env())
-        .map_err(|e| format!("the XDP programs cannot be compiled yet: run `cargo xtask build`, which sets up what is missing ({e})"))?;
+    let toolchain = find(&Places::from_env()).map_err(|missing| {
+        format!(
+            "the XDP programs cannot be compiled yet: run `cargo xtask build`, which sets up what is missing ({missing})"
+        )
+    })?;
     // A package manager that replaces either of the two replaces the objects.
     println!("cargo::rerun-if-changed={}", toolchain.linker.path.display());
     println!("cargo::rerun-if-changed={}", toolchain.compiler.prefix.join("bin/rustc").display());
     let arch = env::var("CARGO_CFG_TARGET_ARCH").map_err(|e| format!("CARGO_CFG_TARGET_ARCH: {e}"))?;
-    let target_dir = target_dir(root, out);
+    let target_dir = target_dir_of(out, root);
     let output = cargo(&toolchain, root, &target_dir, &arch, "build")
         .output()
         .map_err(|e| format!("cannot run the cargo of {}: {e}", toolchain.compiler.name))?;
@@ -76,12 +79,6 @@ fn build(root: &Path, out: &Path) -> Result<PathBuf, String> {
         ));
     }
     Ok(object_dir(&target_dir))
-}
-
-/// The target directory that this build writes to, wherever configuration put it.
-fn target_dir(root: &Path, out: &Path) -> PathBuf {
-    let marked = out.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file());
-    marked.map_or_else(|| root.join("target"), Path::to_owned)
 }
 
 fn dir_var(name: &str) -> Result<PathBuf, String> {

@@ -27,6 +27,9 @@ pub(crate) const LINKER_VAR: &str = "LB_BPF_LINKER";
 /// The first bpf-linker whose LLVM is the host's and which knows `allows-misaligned-mem-access`.
 pub(crate) const MIN_LINKER: Version = Version(0, 13, 0);
 
+/// The workspace's `rust-version`: cargo refuses to compile its members with less.
+pub(crate) const MIN_RUSTC: Version = Version(1, 95, 0);
+
 /// Major, minor, patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
@@ -50,6 +53,9 @@ impl fmt::Display for Version {
     }
 }
 
+/// Runs a program with one argument: its standard output, or why there is none.
+pub(crate) type Ask = fn(&Path, &str) -> Result<String, String>;
+
 /// The places to look in, so that tests can describe another machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
@@ -65,6 +71,8 @@ pub(crate) struct Places {
     pub(crate) tool_cache: Option<PathBuf>,
     /// The directories of `PATH`.
     pub(crate) path: Vec<PathBuf>,
+    /// How programs are asked for their version.
+    pub(crate) ask: Ask,
 }
 
 impl Places {
@@ -81,6 +89,7 @@ impl Places {
             distribution: PathBuf::from("/usr"),
             tool_cache: tool_cache(var("XDG_CACHE_HOME"), home.as_deref()),
             path: var("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
+            ask,
         }
     }
 }
@@ -117,10 +126,10 @@ pub(crate) struct Compiler {
 
 impl Compiler {
     /// The compiler under `prefix`, or what is wrong with it.
-    pub(crate) fn at(name: &str, prefix: &Path) -> Result<Self, String> {
+    pub(crate) fn at(name: &str, prefix: &Path, ask: Ask) -> Result<Self, String> {
         let rustc = prefix.join("bin/rustc");
         if !rustc.is_file() || !prefix.join("bin/cargo").is_file() {
-            return Err(format!("{name}: no cargo and rustc in {}/bin", prefix.display()));
+            return Err(format!("{name}: no cargo and rustc in {}", prefix.join("bin").display()));
         }
         // Where rustup comes from the distribution, its proxies are /usr/bin/{cargo,rustc}.
         if fs::canonicalize(&rustc).is_ok_and(|real| real.file_name().is_some_and(|file| file == "rustup")) {
@@ -129,10 +138,12 @@ impl Compiler {
         if !prefix.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file() {
             return Err(format!("{name}: no rust-src (the sources of core)"));
         }
-        let text = output_of(Command::new(&rustc).arg("-vV").env_remove("LD_LIBRARY_PATH"))
-            .map_err(|e| format!("{name}: {} -vV: {e}", rustc.display()))?;
-        let (version, llvm) =
-            parse_rustc(&text).ok_or_else(|| format!("{name}: no version in `rustc -vV`: {text:?}"))?;
+        let text = ask(&rustc, "-vV").map_err(|e| format!("{name}: {} -vV: {e}", rustc.display()))?;
+        let (version, llvm) = parse_rustc(&text)
+            .ok_or_else(|| format!("{name}: {} -vV names no release and LLVM version", rustc.display()))?;
+        if version < MIN_RUSTC {
+            return Err(format!("{name}: rustc is {version}, {MIN_RUSTC} or later is needed"));
+        }
         Ok(Self { name: name.to_owned(), prefix: prefix.to_owned(), version, llvm })
     }
 }
@@ -155,13 +166,15 @@ pub(crate) struct Linker {
 }
 
 impl Linker {
-    fn at(path: &Path, llvm: Option<u32>) -> Result<Self, String> {
-        let text = output_of(Command::new(path).arg("--version").env_remove("LD_LIBRARY_PATH"))
-            .map_err(|e| format!("{} --version: {e}", path.display()))?;
+    fn at(path: &Path, llvm: Option<u32>, ask: Ask) -> Result<Self, String> {
+        let text = ask(path, "--version").map_err(|e| format!("{} --version: {e}", path.display()))?;
         match Version::find_in(&text) {
             Some(version) if version >= MIN_LINKER => Ok(Self { path: path.to_owned(), version, llvm }),
             Some(version) => Err(format!("{} is {version}, {MIN_LINKER} or later is needed", path.display())),
-            None => Err(format!("{} --version says {text:?}, no version", path.display())),
+            None => {
+                let said = text.lines().next().unwrap_or_default();
+                Err(format!("{} --version says {said:?}, which is no version", path.display()))
+            }
         }
     }
 }
@@ -191,16 +204,6 @@ impl fmt::Display for Missing {
     }
 }
 
-/// The compilers to try, in order, as (name, prefix). What `LB_EBPF_TOOLCHAIN` names has no substitute.
-fn prefixes(places: &Places) -> Vec<(String, PathBuf)> {
-    if let Some(name) = &places.toolchain {
-        return vec![(name.clone(), rustup_prefix(places, name).unwrap_or_else(|| PathBuf::from(name)))];
-    }
-    let nightly = rustup_prefix(places, "nightly").map(|prefix| ("nightly".to_owned(), prefix));
-    let distribution = (places.distribution.display().to_string(), places.distribution.clone());
-    nightly.into_iter().chain([distribution]).collect()
-}
-
 /// The directory of a rustup toolchain. rustup itself is not asked: it takes longer than all the rest of the search.
 pub(crate) fn rustup_prefix(places: &Places, name: &str) -> Option<PathBuf> {
     let toolchains = places.rustup_toolchains.as_ref()?;
@@ -217,10 +220,23 @@ pub(crate) fn rustup_prefix(places: &Places, name: &str) -> Option<PathBuf> {
 
 /// The compilers of this machine that could compile for BPF, best first, and what the others lack.
 pub(crate) fn compilers(places: &Places) -> (Vec<Compiler>, Vec<String>) {
+    let in_rustup = |name: &str| match rustup_prefix(places, name) {
+        Some(prefix) => Compiler::at(name, &prefix, places.ask),
+        None => Err(format!("{name}: rustup has no such toolchain")),
+    };
+    let tried = match places.toolchain.as_deref() {
+        // What is named has no substitute.
+        Some(prefix) if prefix.starts_with('/') => vec![Compiler::at(prefix, Path::new(prefix), places.ask)],
+        Some(name) => vec![in_rustup(name)],
+        None => {
+            let usr = &places.distribution;
+            vec![in_rustup("nightly"), Compiler::at(&usr.display().to_string(), usr, places.ask)]
+        }
+    };
     let mut usable = Vec::new();
     let mut lacks = Vec::new();
-    for (name, prefix) in prefixes(places) {
-        match Compiler::at(&name, &prefix) {
+    for compiler in tried {
+        match compiler {
             Ok(compiler) => usable.push(compiler),
             Err(lack) => lacks.push(lack),
         }
@@ -231,13 +247,13 @@ pub(crate) fn compilers(places: &Places) -> (Vec<Compiler>, Vec<String>) {
 /// The bpf-linker for a compiler whose LLVM is `llvm`, or why there is none.
 pub(crate) fn find_linker(places: &Places, llvm: u32) -> Result<Linker, Vec<String>> {
     if let Some(path) = &places.linker {
-        return Linker::at(path, None).map_err(|lack| vec![format!("{LINKER_VAR}: {lack}")]);
+        return Linker::at(path, None, places.ask).map_err(|lack| vec![format!("{LINKER_VAR}: {lack}")]);
     }
     let mut lacks = Vec::new();
     let in_path = places.path.iter().map(|dir| dir.join("bpf-linker")).find(|path| path.is_file());
     let cached = cached_linkers(places, llvm).into_iter().map(|(llvm, path)| (Some(llvm), path));
     for (llvm, path) in cached.chain(in_path.map(|path| (None, path))) {
-        match Linker::at(&path, llvm) {
+        match Linker::at(&path, llvm, places.ask) {
             Ok(linker) => return Ok(linker),
             Err(lack) => lacks.push(lack),
         }
@@ -365,12 +381,23 @@ fn leaks(name: &str) -> bool {
             && !OURS_TO_KEEP.iter().any(|keep| name.starts_with(keep))
 }
 
-/// The standard output of a command that succeeds, or why it did not.
-fn output_of(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|e| e.to_string())?;
+/// [`Ask`] for real programs. Cargo's LD_LIBRARY_PATH would give them another toolchain's libraries.
+fn ask(program: &Path, argument: &str) -> Result<String, String> {
+    let mut command = Command::new(program);
+    let output = command.arg(argument).env_remove("LD_LIBRARY_PATH").output().map_err(|e| e.to_string())?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     Err(format!("{}: {}", output.status, stderr.lines().next().unwrap_or("no message")))
 }
+
+/// The target directory that `path` is in, wherever configuration put it; cargo marks it with a file.
+pub(crate) fn target_dir_of(path: &Path, root: &Path) -> PathBuf {
+    let marked = path.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file());
+    marked.map_or_else(|| root.join("target"), Path::to_owned)
+}
+
+#[cfg(test)]
+#[path = "ebpf_toolchain_tests.rs"]
+mod tests;
