@@ -1,3 +1,3 @@
-//! `cargo xtask`: set-up, build, run, lab, test and bench.
-
+//! tmp
+mod ebpf_toolchain;
 fn main() {}
