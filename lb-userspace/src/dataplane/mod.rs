@@ -1,1 +1,34 @@
-//! Written below.
+//! The datapath from user space: loading, attaching, pinning, and writing generations.
+
+mod adopt;
+mod attach;
+mod cells;
+mod counters;
+mod error;
+mod extent;
+mod grace;
+mod host;
+mod install;
+mod load;
+mod lookup_tables;
+mod memory;
+mod pins;
+mod records;
+mod region;
+
+pub use adopt::{Adopted, AdoptedMember, AdoptedService};
+pub use attach::{Attachment, attach, balancer, set_interface};
+pub use counters::{forwarded, reasons};
+pub use error::DataplaneError;
+pub use grace::Grace;
+pub use host::{HostPacket, HostTables, HostWord};
+pub use install::{InstallError, Installation, Installer};
+pub use load::{Loaded, load};
+pub use memory::{Capacity, Clock, Memory};
+pub use pins::{Pins, Removed};
+pub use region::Region;
+
+/// The balancer's program and maps.
+pub static BALANCER_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer"));
+/// The agent's program and maps.
+pub static AGENT_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent"));

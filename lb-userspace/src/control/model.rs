@@ -1,0 +1,72 @@
+//! A snapshot: everything one generation of the datapath holds, and nothing of how it is stored.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::config::{Affinity, Forward, Ports, Protocol, Rate};
+
+/// Everything that one generation holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Key of every hash in the datapath, from the seed.
+    pub key: [u64; 4],
+    /// Answer ARP and neighbour solicitations for VIPs.
+    pub announce: bool,
+    /// First eight bytes of the digest of the desired state, for adoption after a restart.
+    pub desired_digest: u64,
+    /// The services, in the order of the configuration.
+    pub services: Vec<Service>,
+}
+
+/// One service of a snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Keyed digest of the name, never 0.
+    pub identity: u64,
+    /// VIPs.
+    pub addresses: Vec<IpAddr>,
+    /// Ports.
+    pub ports: Ports,
+    /// Protocols.
+    pub protocol: Protocol,
+    /// Which fields choose the slot.
+    pub affinity: Affinity,
+    /// Rate per source; absent = unlimited.
+    pub limit: Option<Rate>,
+    /// Owner of each slot, with health applied: an index into `members`, or `lb_common::abi::slot::EMPTY`. Services
+    /// that hold the same `Arc` share one table in the kernel.
+    pub table: Arc<[u16]>,
+    /// Members by their index. An index keeps its member as long as the member exists; `None` is a free index.
+    pub members: Vec<Option<Member>>,
+}
+
+/// One member of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Keyed digest of name and address, never 0.
+    pub identity: u64,
+    /// Where packets go.
+    pub address: IpAddr,
+    /// How packets go.
+    pub forward: Forward,
+    /// The way there; `None` while it is not known.
+    pub hop: Option<Hop>,
+    /// Health, as `lb_common::abi::BackendInfo::health` has it.
+    pub health: u8,
+    /// `CLOCK_REALTIME` seconds of the last health change.
+    pub since: u64,
+}
+
+/// A resolved way to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Egress interface.
+    pub ifindex: u32,
+    /// MAC address of the neighbour.
+    pub dmac: [u8; 6],
+    /// MAC address of the egress interface.
+    pub smac: [u8; 6],
+    /// Source of the outer header, of the same family as the backend.
+    pub source: IpAddr,
+    /// Largest IP packet on this way, in bytes.
+    pub mtu: u32,
+}

@@ -1,0 +1,50 @@
+//! Reads the counters that the datapath moves.
+
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray},
+};
+use lb_common::abi::{Counter, Reason, maps};
+
+use super::DataplaneError;
+
+fn per_cpu<'e, T: aya::Pod>(
+    ebpf: &'e Ebpf,
+    name: &'static str,
+) -> Result<PerCpuArray<&'e MapData, T>, DataplaneError> {
+    let map = ebpf.map(name).ok_or(DataplaneError::Object { what: name })?;
+    PerCpuArray::try_from(map).map_err(|e| DataplaneError::Map { name, error: e.to_string() })
+}
+
+/// Sums over all CPUs of these elements of `COUNTERS`, in the same order.
+///
+/// # Errors
+/// [`DataplaneError::Map`].
+pub fn forwarded(ebpf: &Ebpf, indices: &[u32]) -> Result<Vec<Counter>, DataplaneError> {
+    let counters = per_cpu::<Counter>(ebpf, maps::COUNTERS)?;
+    let sum = |index: &u32| {
+        let values = counters
+            .get(index, 0)
+            .map_err(|e| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;
+        Ok(values.iter().fold(Counter::default(), |sum, c| Counter {
+            packets: sum.packets.wrapping_add(c.packets),
+            bytes: sum.bytes.wrapping_add(c.bytes),
+        }))
+    };
+    indices.iter().map(sum).collect()
+}
+
+/// Sums over all CPUs by reason, in the order of [`Reason::ALL`].
+///
+/// # Errors
+/// [`DataplaneError::Map`].
+pub fn reasons(ebpf: &Ebpf) -> Result<Vec<(Reason, u64)>, DataplaneError> {
+    let counters = per_cpu::<u64>(ebpf, maps::REASONS)?;
+    let sum = |reason: &Reason| {
+        let values = counters
+            .get(&(*reason as u32), 0)
+            .map_err(|e| DataplaneError::Map { name: maps::REASONS, error: e.to_string() })?;
+        Ok((*reason, values.iter().fold(0u64, |sum, n| sum.wrapping_add(*n))))
+    };
+    Reason::ALL.iter().map(sum).collect()
+}

@@ -1,0 +1,115 @@
+//! The tables in plain memory, for running the datapath on the host: packet cases, fuzzing, `explain`.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use lb_common::{
+    abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6},
+    datapath::{Cut, Packet, Tables, Word},
+};
+
+use super::memory::Memory;
+
+/// A word of a bucket on the host.
+#[repr(transparent)]
+pub struct HostWord(AtomicU64);
+
+impl Word for HostWord {
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+    fn replace(&self, old: u64, new: u64) -> bool {
+        self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// [`Memory`] with a clock that tests set and the interfaces' MAC addresses.
+pub struct HostTables<'m> {
+    memory: &'m Memory,
+    /// What `jiffies` answers.
+    pub jiffies: Cell<u64>,
+    /// What `nanoseconds` answers.
+    pub nanoseconds: Cell<u64>,
+    /// Interface index → MAC address.
+    pub interfaces: BTreeMap<u32, [u8; 6]>,
+}
+
+impl<'m> HostTables<'m> {
+    /// Over this memory, at time 0.
+    pub fn new(memory: &'m Memory) -> Self {
+        Self { memory, jiffies: Cell::new(0), nanoseconds: Cell::new(0), interfaces: BTreeMap::new() }
+    }
+}
+
+impl Tables for HostTables<'_> {
+    type Word = HostWord;
+
+    fn globals(&self) -> Option<&Globals> {
+        let generation = self.memory.control.as_slice().first()?.generation;
+        if generation == 0 { None } else { self.memory.globals.as_slice().get((generation & 1) as usize) }
+    }
+    fn vip4(&self, index: u32) -> Option<u64> {
+        self.memory.vips4.get(index as usize)
+    }
+    fn vip6(&self, index: u32) -> Option<&Vip6> {
+        self.memory.vips6.as_slice().get(index as usize)
+    }
+    fn port(&self, index: u32) -> Option<u64> {
+        self.memory.ports.get(index as usize)
+    }
+    fn service(&self, index: u32) -> Option<&Service> {
+        self.memory.services.as_slice().get(index as usize)
+    }
+    fn slots(&self, index: u32) -> Option<u64> {
+        self.memory.slots.get(index as usize)
+    }
+    fn backend(&self, index: u32) -> Option<&Backend> {
+        self.memory.backends.as_slice().get(index as usize)
+    }
+    fn limit_bucket(&self, index: u32) -> Option<&[HostWord; BUCKET_ENTRIES]> {
+        let bucket = self.memory.limits.as_slice().get(index as usize)?;
+        // SAFETY: `HostWord` is a transparent `AtomicU64`, which has the layout of `u64`; the memory is changed only
+        // through such words while this borrow lives.
+        Some(unsafe { &*std::ptr::from_ref(bucket).cast() })
+    }
+    fn jiffies(&self) -> u64 {
+        self.jiffies.get()
+    }
+    fn nanoseconds(&self) -> u64 {
+        self.nanoseconds.get()
+    }
+    fn interface_mac(&self, ifindex: u32) -> Option<[u8; 6]> {
+        self.interfaces.get(&ifindex).copied()
+    }
+}
+
+/// A frame in a vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPacket(pub Vec<u8>);
+
+impl Packet for HostPacket {
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+    fn at<const N: usize>(&self, offset: usize) -> Result<&[u8; N], Cut> {
+        self.0.get(offset..).and_then(|b| b.first_chunk()).ok_or(Cut)
+    }
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Result<&mut [u8; N], Cut> {
+        self.0.get_mut(offset..).and_then(|b| b.first_chunk_mut()).ok_or(Cut)
+    }
+    fn grow<const N: usize>(&mut self) -> Result<(), Cut> {
+        self.0.splice(0..0, [0; N]);
+        Ok(())
+    }
+    fn shrink<const N: usize>(&mut self) -> Result<(), Cut> {
+        // As the kernel: at least an Ethernet header stays.
+        if self.0.len() < N + 14 {
+            return Err(Cut);
+        }
+        self.0.drain(..N);
+        Ok(())
+    }
+}

@@ -1,0 +1,430 @@
+//! Installs snapshots: writes what is new where no program looks, then switches the generation.
+//!
+//! `docs/abi.md` has the picture. In short: slots and member records live in arenas; a table or a member list that
+//! changed is written to a fresh extent; VIPs, ports and services have two halves each; a [`Globals`] that points at
+//! the new places goes into the unused one of its two cells, and one 32-bit store switches. What the switch made
+//! unreachable is reused only after an RCU grace period.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
+};
+
+use lb_common::abi::{ABI_VERSION, Control, Globals, Service, ServiceInfo, globals_flags, service_flags};
+
+use super::{
+    DataplaneError,
+    adopt::Adopted,
+    extent::{Arena, Extent},
+    grace::Grace,
+    lookup_tables::Keys,
+    memory::{Clock, Memory},
+    records,
+};
+use crate::control::model;
+
+/// A snapshot that does not fit, or that contradicts itself. Nothing was changed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InstallError {
+    /// More of something than the maps were created for.
+    #[error(
+        "no room for {wanted} {what} (the maps have {capacity}): detach and start again to make them larger"
+    )]
+    Full {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many are wanted.
+        wanted: u64,
+        /// How many there is room for.
+        capacity: u64,
+    },
+    /// No salt was found for a look-up table.
+    #[error("the {what} table could not be built: {wanted} keys in {cells} cells")]
+    Crowded {
+        /// Which table.
+        what: &'static str,
+        /// Number of keys.
+        wanted: usize,
+        /// Number of cells.
+        cells: u32,
+    },
+}
+
+/// What the kernel holds of one service.
+#[derive(Clone, Debug)]
+struct Installed {
+    number: u32,
+    /// Slots, shared by services whose tables are equal.
+    table: Extent,
+    /// The slots' owner in user space: equality by pointer is the fast way to see that nothing changed.
+    slots: Arc<[u16]>,
+    members: Extent,
+    /// What was written to `members`.
+    list: Vec<Option<model::Member>>,
+    /// Counter of each member identity.
+    counters: HashMap<u64, u32>,
+}
+
+/// Writes generations. One per instance; the only writer of its memory.
+pub struct Installer {
+    memory: Memory,
+    clock: Clock,
+    grace: Grace,
+    slots: Arena,
+    members: Arena,
+    counters: Arena,
+    /// Tables in force; services may share one.
+    tables: BTreeSet<Extent>,
+    installed: HashMap<u64, Installed>,
+    keys: Keys,
+    /// Freed by the last switch: programs may still look at them.
+    leaving: Vec<(Kind, Extent)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Slots,
+    Members,
+    Counters,
+}
+
+/// What an installation did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Installation {
+    /// The generation now in force.
+    pub generation: u32,
+    /// Tables written.
+    pub tables: u32,
+    /// Member lists written.
+    pub member_lists: u32,
+}
+
+impl Installer {
+    /// Over memory that is empty or was never switched to a generation.
+    pub fn new(memory: Memory, clock: Clock, grace: Grace) -> Self {
+        let capacity = memory.capacity();
+        Self {
+            slots: Arena::new(capacity.slots, 4),
+            members: Arena::new(capacity.backends, 1),
+            counters: Arena::new(capacity.backends, 1),
+            memory,
+            clock,
+            grace,
+            tables: BTreeSet::new(),
+            installed: HashMap::new(),
+            keys: Keys::default(),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// Over memory that an earlier daemon wrote: its generation stays in force until the first install, and services
+    /// and members keep their numbers.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Contradiction`] when the records overlap or point outside: not written by this program.
+    pub fn adopt(memory: Memory, clock: Clock, grace: Grace) -> Result<(Self, Adopted), DataplaneError> {
+        let adopted = Adopted::read(&memory);
+        let mut installer = Self::new(memory, clock, grace);
+        if !adopted.reserve(&mut installer.slots, &mut installer.members, &mut installer.counters) {
+            return Err(DataplaneError::Contradiction);
+        }
+        for (identity, service) in &adopted.services {
+            installer.tables.insert(service.table);
+            let installed = Installed {
+                number: service.number,
+                table: service.table,
+                slots: service.slots.clone(),
+                members: service.extent,
+                // Next hops may have changed while nobody looked: the list is written anew in any case.
+                list: Vec::new(),
+                counters: service.members.iter().map(|(id, m)| (*id, m.counter)).collect(),
+            };
+            installer.installed.insert(*identity, installed);
+        }
+        // Whatever the earlier daemon replaced last may still be looked at.
+        installer.grace.begin();
+        Ok((installer, adopted))
+    }
+
+    /// The memory, for reading.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Counter of a member, if it is installed.
+    pub fn counter(&self, service: u64, member: u64) -> Option<u32> {
+        self.installed.get(&service)?.counters.get(&member).copied()
+    }
+
+    /// Slots and member records in use, for status.
+    pub fn used(&self) -> (u32, u32) {
+        (self.slots.used(), self.members.used())
+    }
+
+    /// Makes `snapshot` the generation in force.
+    ///
+    /// # Errors
+    /// [`InstallError`]; the generation in force stays as it was.
+    pub fn install(&mut self, snapshot: &model::Snapshot) -> Result<Installation, InstallError> {
+        self.check_room(snapshot)?;
+        self.finish_last_switch();
+
+        let old = self.memory.globals().unwrap_or_default();
+        let numbers = self.numbers(snapshot);
+        let keys = Keys::of(snapshot, &numbers)?;
+        let mut next = HashMap::with_capacity(snapshot.services.len());
+        let mut done = Installation::default();
+        let mut fresh: Vec<(Kind, Extent)> = Vec::new();
+        let mut by_table: HashMap<*const u16, Extent> = HashMap::new();
+        for service in &snapshot.services {
+            match self.write_service(
+                service,
+                numbers[&service.identity],
+                &mut by_table,
+                &mut fresh,
+                &mut done,
+            ) {
+                Ok(installed) => {
+                    next.insert(service.identity, installed);
+                }
+                Err(error) => {
+                    for (kind, extent) in fresh {
+                        self.give_back(kind, extent);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+
+        let mut globals = self.globals_of(snapshot, &old);
+        if (keys != self.keys || old.salt == 0)
+            && let Err(error) = keys.write(&mut self.memory, &mut globals)
+        {
+            for (kind, extent) in fresh {
+                self.give_back(kind, extent);
+            }
+            return Err(error);
+        }
+        self.write_services(snapshot, &next, &mut globals);
+        done.generation = self.switch(&globals, snapshot.desired_digest);
+
+        self.retire(next);
+        self.keys = keys;
+        Ok(done)
+    }
+
+    fn check_room(&self, snapshot: &model::Snapshot) -> Result<(), InstallError> {
+        let capacity = self.memory.capacity();
+        let wanted = snapshot.services.len() as u64;
+        // Number 0 is no service.
+        if wanted >= u64::from(capacity.services) {
+            return Err(InstallError::Full {
+                what: "services",
+                wanted,
+                capacity: u64::from(capacity.services) - 1,
+            });
+        }
+        Ok(())
+    }
+
+    /// After this no program looks at what the last switch replaced.
+    fn finish_last_switch(&mut self) {
+        self.grace.wait();
+        for (kind, extent) in std::mem::take(&mut self.leaving) {
+            self.give_back(kind, extent);
+        }
+    }
+
+    fn give_back(&mut self, kind: Kind, extent: Extent) {
+        match kind {
+            Kind::Slots => self.slots.release(extent),
+            Kind::Members => self.members.release(extent),
+            Kind::Counters => self.counters.release(extent),
+        }
+    }
+
+    /// A service keeps its number as long as it exists; new ones take the lowest that nobody has.
+    fn numbers(&self, snapshot: &model::Snapshot) -> HashMap<u64, u32> {
+        let taken: HashSet<u32> = self.installed.values().map(|i| i.number).collect();
+        let mut free = (1..).filter(|n| !taken.contains(n));
+        let mut numbers = HashMap::with_capacity(snapshot.services.len());
+        for service in &snapshot.services {
+            let number = match self.installed.get(&service.identity) {
+                Some(installed) => installed.number,
+                None => free.next().unwrap_or(u32::MAX),
+            };
+            numbers.insert(service.identity, number);
+        }
+        numbers
+    }
+
+    fn write_service(
+        &mut self,
+        service: &model::Service,
+        number: u32,
+        by_table: &mut HashMap<*const u16, Extent>,
+        fresh: &mut Vec<(Kind, Extent)>,
+        done: &mut Installation,
+    ) -> Result<Installed, InstallError> {
+        let old = self.installed.get(&service.identity).cloned();
+        let table = match &old {
+            Some(old) if Arc::ptr_eq(&old.slots, &service.table) || old.slots == service.table => old.table,
+            _ => match by_table.get(&service.table.as_ptr()) {
+                Some(extent) => *extent,
+                None => {
+                    let extent = self.write_table(&service.table)?;
+                    fresh.push((Kind::Slots, extent));
+                    done.tables += 1;
+                    extent
+                }
+            },
+        };
+        by_table.insert(service.table.as_ptr(), table);
+
+        let mut counters = old.as_ref().map(|o| o.counters.clone()).unwrap_or_default();
+        for member in service.members.iter().flatten() {
+            if let Entry::Vacant(entry) = counters.entry(member.identity) {
+                let one = self.counters.allocate(1).ok_or(InstallError::Full {
+                    what: "backends",
+                    wanted: u64::from(self.counters.capacity()) + 1,
+                    capacity: u64::from(self.counters.capacity()),
+                })?;
+                fresh.push((Kind::Counters, one));
+                entry.insert(one.start);
+            }
+        }
+        let members = match &old {
+            Some(old) if old.list == service.members => old.members,
+            _ => {
+                let extent = self.write_members(&service.members, &counters)?;
+                fresh.push((Kind::Members, extent));
+                done.member_lists += 1;
+                extent
+            }
+        };
+        Ok(Installed {
+            number,
+            table,
+            slots: service.table.clone(),
+            members,
+            list: service.members.clone(),
+            counters,
+        })
+    }
+
+    fn write_table(&mut self, table: &[u16]) -> Result<Extent, InstallError> {
+        let capacity = self.slots.capacity();
+        let wanted = u64::from(self.slots.used()) + table.len() as u64;
+        let full = InstallError::Full { what: "slots", wanted, capacity: u64::from(capacity) };
+        let extent = u32::try_from(table.len()).ok().and_then(|n| self.slots.allocate(n)).ok_or(full)?;
+        let start = extent.start as usize;
+        self.memory.slots.as_mut_slots()[start..start + table.len()].copy_from_slice(table);
+        Ok(extent)
+    }
+
+    fn write_members(
+        &mut self,
+        members: &[Option<model::Member>],
+        counters: &HashMap<u64, u32>,
+    ) -> Result<Extent, InstallError> {
+        let capacity = self.members.capacity();
+        let wanted = u64::from(self.members.used()) + members.len() as u64;
+        let full = InstallError::Full { what: "backends", wanted, capacity: u64::from(capacity) };
+        let extent = u32::try_from(members.len()).ok().and_then(|n| self.members.allocate(n)).ok_or(full)?;
+        for (i, member) in members.iter().enumerate() {
+            let at = extent.start as usize + i;
+            let counter =
+                member.as_ref().and_then(|m| counters.get(&m.identity)).copied().unwrap_or_default();
+            self.memory.backends.as_mut_slice()[at] = records::backend(member.as_ref(), counter);
+            self.memory.backend_info.as_mut_slice()[at] = records::backend_info(member.as_ref());
+        }
+        Ok(extent)
+    }
+
+    fn globals_of(&self, snapshot: &model::Snapshot, old: &Globals) -> Globals {
+        Globals {
+            key: snapshot.key,
+            flags: if snapshot.announce { globals_flags::ANNOUNCE } else { 0 },
+            limit_mask: self.memory.capacity().limit_buckets - 1,
+            limit_time_mult: self.clock.multiplier(),
+            limit_time_offset: self.clock.offset(),
+            ..*old
+        }
+    }
+
+    /// All services go into the half that is not in force: they are small, and every one of them may have moved.
+    fn write_services(
+        &mut self,
+        snapshot: &model::Snapshot,
+        next: &HashMap<u64, Installed>,
+        globals: &mut Globals,
+    ) {
+        let half = self.memory.capacity().services;
+        globals.service_base = if globals.service_base == 0 { half } else { 0 };
+        let base = globals.service_base as usize;
+        let records = &mut self.memory.services.as_mut_slice()[base..base + half as usize];
+        let infos = &mut self.memory.service_info.as_mut_slice()[base..base + half as usize];
+        infos.fill(ServiceInfo::default());
+        for service in &snapshot.services {
+            let installed = &next[&service.identity];
+            let (limit_cost, limit_tolerance, fine) = records::limit(service.limit, &self.clock);
+            records[installed.number as usize] = Service {
+                table_base: installed.table.start,
+                table_slots: installed.table.length,
+                backend_base: installed.members.start,
+                backend_count: installed.members.length,
+                limit_cost,
+                limit_tolerance,
+                affinity: records::affinity(service.affinity),
+                flags: if fine { service_flags::LIMIT_FINE_CLOCK } else { 0 },
+                id: installed.number,
+                ..Service::default()
+            };
+            infos[installed.number as usize] =
+                ServiceInfo { identity: service.identity, ..ServiceInfo::default() };
+        }
+    }
+
+    fn switch(&mut self, globals: &Globals, desired_digest: u64) -> u32 {
+        let control = self.memory.control.get(0).unwrap_or_default();
+        // 0 means "never installed", also after four billion switches.
+        let generation = control.generation.wrapping_add(1);
+        let generation = if generation == 0 { 2 } else { generation };
+        self.memory.globals.as_mut_slice()[(generation & 1) as usize] = *globals;
+        let place = &mut self.memory.control.as_mut_slice()[0];
+        place.abi_version = ABI_VERSION;
+        place.installed_at = now();
+        place.desired_digest = desired_digest;
+        self.memory.control.publish(0, std::mem::offset_of!(Control, generation), generation);
+        self.grace.begin();
+        generation
+    }
+
+    /// Remembers what is in force now; what only the last generation used leaves.
+    fn retire(&mut self, next: HashMap<u64, Installed>) {
+        let tables: BTreeSet<Extent> = next.values().map(|i| i.table).collect();
+        self.leaving.extend(self.tables.difference(&tables).map(|e| (Kind::Slots, *e)));
+        for (identity, old) in &self.installed {
+            let new = next.get(identity);
+            if new.is_none_or(|n| n.members != old.members) {
+                self.leaving.push((Kind::Members, old.members));
+            }
+            for (member, counter) in &old.counters {
+                let kept = new.is_some_and(|n| n.list.iter().flatten().any(|m| m.identity == *member));
+                if !kept {
+                    self.leaving.push((Kind::Counters, Extent { start: *counter, length: 1 }));
+                }
+            }
+        }
+        self.tables = tables;
+        self.installed = next;
+        for installed in self.installed.values_mut() {
+            let list = &installed.list;
+            installed.counters.retain(|member, _| list.iter().flatten().any(|m| m.identity == *member));
+        }
+    }
+}
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

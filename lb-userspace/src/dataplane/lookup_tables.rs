@@ -1,0 +1,168 @@
+//! The tables that lead from a destination to a service: VIPs and ports.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use lb_common::{
+    abi::{Globals, Vip6, port_entry, port_key, vip_entry, vip_flags},
+    datapath::{fold6, port_words},
+    wire::protocol,
+};
+
+use super::{cells, install::InstallError, memory::Memory, records};
+use crate::{
+    config::{Ports, Protocol},
+    control::model,
+};
+
+/// Salts that are tried before a table is called crowded.
+const SALTS: u32 = 64;
+
+/// What the tables hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Keys {
+    /// VIP → number and flags.
+    vips: BTreeMap<IpAddr, (u16, u16)>,
+    /// Port key → service number.
+    ports: BTreeMap<u64, u32>,
+}
+
+impl Keys {
+    /// The keys of a snapshot whose services have these numbers.
+    pub(super) fn of(snapshot: &model::Snapshot, numbers: &HashMap<u64, u32>) -> Result<Self, InstallError> {
+        let mut vips: BTreeMap<IpAddr, (u16, u16)> = BTreeMap::new();
+        let mut ports = BTreeMap::new();
+        for service in &snapshot.services {
+            let number = numbers.get(&service.identity).copied().unwrap_or_default();
+            for address in &service.addresses {
+                let fresh = vips.len() + 1;
+                let entry = match u16::try_from(fresh) {
+                    Ok(fresh) => vips.entry(*address).or_insert((fresh, 0)),
+                    Err(_) => {
+                        return Err(InstallError::Full {
+                            what: "VIPs",
+                            wanted: fresh as u64,
+                            capacity: 65_535,
+                        });
+                    }
+                };
+                entry.1 |= flags(service);
+                let vip = entry.0;
+                for (protocol, port) in port_keys(service) {
+                    ports.insert(port_key(vip, protocol, port), number);
+                }
+            }
+        }
+        Ok(Self { vips, ports })
+    }
+
+    /// Writes all three tables to the halves that are not in force and points `globals` at them.
+    pub(super) fn write(&self, memory: &mut Memory, globals: &mut Globals) -> Result<(), InstallError> {
+        let capacity = memory.capacity();
+        let (vip_mask, port_mask) = (capacity.vip_cells - 1, capacity.port_cells - 1);
+        let four: Vec<(u32, u64)> = self.cells4();
+        let six: Vec<Vip6> = self.cells6();
+        let ports: Vec<(u64, u32)> = self.ports.iter().map(|(k, n)| (*k, *n)).collect();
+        let keys4: Vec<[u32; 2]> = four.iter().map(|(address, _)| [*address, 0]).collect();
+        let keys6: Vec<[u32; 2]> = six.iter().map(|cell| fold6(cell.address)).collect();
+        let port_keys: Vec<[u32; 2]> = ports.iter().map(|(key, _)| port_words(*key)).collect();
+
+        for salt in globals.salt.wrapping_add(1)..=globals.salt.saturating_add(SALTS) {
+            let Ok(places4) = cells::place(&keys4, salt, vip_mask) else { continue };
+            let Ok(places6) = cells::place(&keys6, salt, vip_mask) else { continue };
+            let Ok(port_places) = cells::place(&port_keys, salt, port_mask) else { continue };
+            globals.salt = salt;
+            globals.vip4_mask = vip_mask;
+            globals.vip6_mask = vip_mask;
+            globals.port_mask = port_mask;
+            globals.vip4_base = other_half(globals.vip4_base, capacity.vip_cells);
+            globals.vip6_base = other_half(globals.vip6_base, capacity.vip_cells);
+            globals.port_base = other_half(globals.port_base, capacity.port_cells);
+            fill(memory.vips4.as_mut_slice(), globals.vip4_base, &places4, |i| four[i].1);
+            fill(memory.vips6.as_mut_slice(), globals.vip6_base, &places6, |i| six[i]);
+            fill(memory.ports.as_mut_slice(), globals.port_base, &port_places, |i| {
+                port_entry::new(ports[i].0, ports[i].1)
+            });
+            return Ok(());
+        }
+        Err(if ports.len() * 2 > port_mask as usize {
+            InstallError::Crowded { what: "port", wanted: ports.len(), cells: capacity.port_cells }
+        } else {
+            InstallError::Crowded { what: "VIP", wanted: self.vips.len(), cells: capacity.vip_cells }
+        })
+    }
+
+    fn cells4(&self) -> Vec<(u32, u64)> {
+        let cell = |(address, (number, flags)): (&IpAddr, &(u16, u16))| match address {
+            IpAddr::V4(a) => {
+                let word = u32::from_ne_bytes(a.octets());
+                Some((word, vip_entry::new(word, *number, *flags)))
+            }
+            IpAddr::V6(_) => None,
+        };
+        self.vips.iter().filter_map(cell).collect()
+    }
+
+    fn cells6(&self) -> Vec<Vip6> {
+        let cell = |(address, (number, flags)): (&IpAddr, &(u16, u16))| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(_) => {
+                let vip = u32::from(*flags) << 16 | u32::from(*number);
+                Some(Vip6 { address: records::words(*address), vip, _pad: 0 })
+            }
+        };
+        self.vips.iter().filter_map(cell).collect()
+    }
+}
+
+fn other_half(base: u32, half: u32) -> u32 {
+    if base == 0 { half } else { 0 }
+}
+
+fn fill<T: Copy + Default>(table: &mut [T], base: u32, places: &[Option<u32>], cell: impl Fn(usize) -> T) {
+    let half = &mut table[base as usize..base as usize + places.len()];
+    for (place, key) in half.iter_mut().zip(places) {
+        *place = key.map_or_else(T::default, |key| cell(key as usize));
+    }
+}
+
+fn protocols(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Tcp => &[protocol::TCP],
+        Protocol::Udp => &[protocol::UDP],
+        Protocol::Both => &[protocol::TCP, protocol::UDP],
+    }
+}
+
+/// Any port of both protocols takes protocols without ports as well (SCTP, ESP, …), by addresses.
+fn takes_every_protocol(service: &model::Service) -> bool {
+    service.ports == Ports::Any && service.protocol == Protocol::Both
+}
+
+fn flags(service: &model::Service) -> u16 {
+    let mut flags = 0;
+    if service.ports == Ports::Any {
+        flags |= vip_flags::ANY_PORT;
+    }
+    if takes_every_protocol(service) {
+        flags |= vip_flags::ANY_PROTOCOL;
+    }
+    flags
+}
+
+fn port_keys(service: &model::Service) -> Vec<(u8, u16)> {
+    let ports: Vec<u16> = match &service.ports {
+        Ports::Any => vec![0],
+        Ports::Ranges(ranges) => ranges.iter().cloned().flatten().collect(),
+    };
+    let mut keys: Vec<(u8, u16)> = protocols(service.protocol)
+        .iter()
+        .flat_map(|protocol| ports.iter().map(|port| (*protocol, *port)))
+        .collect();
+    if takes_every_protocol(service) {
+        keys.push((0, 0));
+    }
+    keys
+}

@@ -1,0 +1,144 @@
+//! Where an instance keeps its maps and links: `/sys/fs/bpf/lb/<name>/v<ABI>/`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use lb_common::abi::ABI_VERSION;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::DataplaneError;
+
+const BPFFS: &str = "/sys/fs/bpf";
+const LINK: &str = "link-";
+
+/// The pin directory of an instance.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    name: String,
+    instance: PathBuf,
+    versioned: PathBuf,
+}
+
+impl Pins {
+    /// The pins of the balancer instance `name`.
+    pub fn balancer(name: &str) -> Self {
+        Self::at(name, "lb")
+    }
+
+    /// The pins of the agent instance `name`.
+    pub fn agent(name: &str) -> Self {
+        Self::at(name, "lb-agent")
+    }
+
+    fn at(name: &str, kind: &str) -> Self {
+        let instance = Path::new(BPFFS).join(kind).join(name);
+        Self { name: name.into(), versioned: instance.join(format!("v{ABI_VERSION}")), instance }
+    }
+
+    /// Name of the instance.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory of this ABI version.
+    pub fn directory(&self) -> &Path {
+        &self.versioned
+    }
+
+    /// Where the map `name` is pinned.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.versioned.join(name)
+    }
+
+    /// Where the link to `interface` is pinned.
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.versioned.join(format!("{LINK}{interface}"))
+    }
+
+    /// Interfaces that have a pinned link.
+    pub fn linked_interfaces(&self) -> Vec<String> {
+        let mut names: Vec<String> = entries(&self.versioned)
+            .iter()
+            .filter_map(|e| e.file_name()?.to_str()?.strip_prefix(LINK).map(str::to_owned))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Makes the directory, readable by root only.
+    ///
+    /// # Errors
+    /// When there is no BPF file system, or pins of another ABI version are there.
+    pub fn prepare(&self) -> Result<(), DataplaneError> {
+        let found = statfs(BPFFS).map(|s| s.filesystem_type() == BPF_FS_MAGIC).unwrap_or(false);
+        if !found {
+            return Err(DataplaneError::NoBpffs { path: BPFFS });
+        }
+        if let Some(other) = self.other_version() {
+            return Err(DataplaneError::OtherAbi {
+                name: self.name.clone(),
+                found: other,
+                expected: ABI_VERSION,
+            });
+        }
+        let io = |error| DataplaneError::Pin { path: self.versioned.clone(), error };
+        fs::create_dir_all(&self.versioned).map_err(io)?;
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&self.instance, fs::Permissions::from_mode(0o700)).map_err(io)
+    }
+
+    /// A pinned ABI version other than ours.
+    fn other_version(&self) -> Option<String> {
+        entries(&self.instance)
+            .iter()
+            .filter(|e| **e != self.versioned && !entries(e).is_empty())
+            .filter_map(|e| Some(e.file_name()?.to_str()?.to_owned()))
+            .next()
+    }
+
+    /// Removes every pin of every version, links first, and says what went. Links that lose their last reference
+    /// detach from their interface.
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed, with the reason.
+    pub fn remove(&self) -> Result<Removed, DataplaneError> {
+        let mut removed = Removed::default();
+        for version in entries(&self.instance) {
+            let mut pins = entries(&version);
+            pins.sort_by_key(|p| !is_link(p));
+            for pin in pins {
+                fs::remove_file(&pin).map_err(|error| DataplaneError::Pin { path: pin.clone(), error })?;
+                match pin.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(LINK)) {
+                    Some(interface) => removed.interfaces.push(interface.to_owned()),
+                    None => removed.maps += 1,
+                }
+            }
+            fs::remove_dir(&version).map_err(|error| DataplaneError::Pin { path: version.clone(), error })?;
+        }
+        match fs::remove_dir(&self.instance) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(DataplaneError::Pin { path: self.instance.clone(), error })
+            }
+            _ => Ok(removed),
+        }
+    }
+}
+
+/// What [`Pins::remove`] took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Interfaces that were detached.
+    pub interfaces: Vec<String>,
+    /// Number of maps unpinned.
+    pub maps: usize,
+}
+
+fn is_link(path: &Path) -> bool {
+    path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(LINK))
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default()
+}
