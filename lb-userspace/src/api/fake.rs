@@ -1,0 +1,206 @@
+//! A daemon for tests: a fixed status, and a note of every change that was asked for.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    change::{BackendPatch, Change, NewBackend},
+    control::{Control, Reply},
+    error::ApiError,
+    types::{
+        BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status,
+        Timestamp,
+    },
+};
+use crate::config::{AdminState, Affinity, Forward, Protocol, Rate};
+
+/// The moment of the sample: 2031-05-07T17:24:49Z.
+pub(crate) const NOW: i64 = 1_935_941_089;
+
+/// Two services, one with a failed and a draining backend.
+pub(crate) fn sample_status() -> Status {
+    let backend = |name: &str, last: u8, state, since: i64| BackendStatus {
+        name: name.into(),
+        address: format!("198.51.100.{last}").parse().unwrap(),
+        port: None,
+        weight: 100,
+        admin: AdminState::Up,
+        state,
+        reason: String::new(),
+        since: Timestamp::from_unix(NOW - since),
+        next_hop: "resolved".into(),
+        flows: None,
+        slots: 10_921,
+        share: 0.666_687,
+        packets: 100_000,
+        bytes: 6_400_000,
+    };
+    let b2 = BackendStatus {
+        state: BackendState::Failed,
+        reason: "connection refused".into(),
+        next_hop: "no neighbour entry for 198.51.100.12 on eth0".into(),
+        slots: 0,
+        share: 0.0,
+        packets: 23_456,
+        bytes: 1_501_184,
+        ..backend("b2", 12, BackendState::Failed, 75)
+    };
+    let b3 = BackendStatus {
+        port: Some(8080),
+        admin: AdminState::Drain,
+        slots: 5_460,
+        share: 0.333_313,
+        packets: 0,
+        bytes: 0,
+        ..backend("b3", 13, BackendState::Draining, 7_260)
+    };
+    let web = ServiceStatus {
+        name: "web".into(),
+        addresses: vec!["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
+        ports: vec!["80".into(), "443".into()],
+        protocol: Protocol::Tcp,
+        affinity: Affinity::Addresses,
+        forward: Forward::Ipip,
+        desired_digest: "3f2a9c0011223344".into(),
+        installed_digest: "77aa000011223344".into(),
+        slots: 16_381,
+        unsettled: 5_460,
+        exceptions: 3,
+        packets: 123_456,
+        bytes: 7_901_184,
+        limit: Some(Rate { rate: 1_000, burst: 2_000 }),
+        backends: vec![backend("b1", 11, BackendState::Ready, 349_200), b2, b3],
+    };
+    let dns = ServiceStatus {
+        name: "dns".into(),
+        addresses: vec!["192.0.2.53".parse().unwrap()],
+        ports: vec!["any".into()],
+        protocol: Protocol::Udp,
+        affinity: Affinity::Flow,
+        forward: Forward::L2,
+        slots: 251,
+        unsettled: 0,
+        exceptions: 0,
+        packets: 0,
+        bytes: 0,
+        limit: None,
+        backends: vec![BackendStatus {
+            flows: Some(42),
+            slots: 251,
+            share: 1.0,
+            packets: 0,
+            bytes: 0,
+            ..backend("b1", 11, BackendState::Ready, 10)
+        }],
+        ..web.clone()
+    };
+    Status {
+        abi: 1,
+        name: "main".into(),
+        version: "0.1.0".into(),
+        generation: 12,
+        started: Timestamp::from_unix(NOW - 11_520),
+        interfaces: vec![InterfaceStatus {
+            name: "eth0".into(),
+            mode: InterfaceMode::Generic,
+            mode_reason: "the driver has no XDP".into(),
+        }],
+        services: vec![web, dns],
+        reasons: BTreeMap::from([
+            ("forwarded".into(), 123_456),
+            ("limited".into(), 7),
+            ("not_a_service".into(), 2_000_000),
+            ("no_backend".into(), 0),
+        ]),
+        flow_table: FlowTable { capacity: 1_048_576, used: 42, hits: 1_000, refused: 0, evicted: 0 },
+        memory_bytes: 12_582_912,
+        warnings: vec!["interface eth0 runs in generic mode: expect a tenth of the packet rate".into()],
+    }
+}
+
+/// Notes calls; refuses them all when told to.
+pub(crate) struct FakeControl {
+    status: Mutex<Status>,
+    calls: Mutex<Vec<String>>,
+    refusal: Option<ApiError>,
+}
+
+impl FakeControl {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { status: Mutex::new(sample_status()), calls: Mutex::default(), refusal: None })
+    }
+
+    pub(crate) fn refusing(refusal: ApiError) -> Arc<Self> {
+        Arc::new(Self {
+            status: Mutex::new(sample_status()),
+            calls: Mutex::default(),
+            refusal: Some(refusal),
+        })
+    }
+
+    /// Calls so far, and forgets them.
+    pub(crate) fn take_calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.calls.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note<T: Send + 'static>(&self, call: String, value: T) -> Reply<'_, T> {
+        self.calls.lock().unwrap().push(call);
+        let answer = match &self.refusal {
+            Some(e) => Err(e.clone()),
+            None => Ok(value),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn change(&self, call: String) -> Reply<'_, Change> {
+        let change = Change {
+            generation: 13,
+            changed: true,
+            slots_moved: 5_461,
+            slots_total: 16_381,
+            message: call.clone(),
+        };
+        self.note(call, change)
+    }
+}
+
+impl Control for FakeControl {
+    fn status(&self) -> Reply<'_, Status> {
+        self.note("status".into(), self.status.lock().unwrap().clone())
+    }
+
+    fn add_backend<'a>(&'a self, service: &'a str, b: NewBackend) -> Reply<'a, Change> {
+        let name = b.resolved_name();
+        self.change(format!(
+            "add {service}/{name} {} port {:?} weight {} {:?}",
+            b.address, b.port, b.weight, b.state
+        ))
+    }
+
+    fn remove_backend<'a>(&'a self, service: &'a str, backend: &'a str) -> Reply<'a, Change> {
+        self.change(format!("remove {service}/{backend}"))
+    }
+
+    fn set_backend<'a>(
+        &'a self,
+        service: &'a str,
+        backend: &'a str,
+        patch: BackendPatch,
+    ) -> Reply<'a, Change> {
+        self.change(format!("set {service}/{backend} {}", serde_json::to_string(&patch).unwrap()))
+    }
+
+    fn set_limit<'a>(&'a self, service: &'a str, limit: Rate) -> Reply<'a, Change> {
+        self.change(format!("limit {service} {}/{}", limit.rate, limit.burst))
+    }
+
+    fn clear_limit<'a>(&'a self, service: &'a str) -> Reply<'a, Change> {
+        self.change(format!("clear {service}"))
+    }
+
+    fn reload(&self) -> Reply<'_, Change> {
+        self.change("reload".into())
+    }
+}
