@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf,
-    maps::{MapData, PerCpuArray},
+    maps::{MapData, PerCpuArray, PerCpuValues},
 };
 use lb_common::abi::{Counter, Reason, maps};
 
@@ -47,4 +47,21 @@ pub fn reasons(ebpf: &Ebpf) -> Result<Vec<(Reason, u64)>, DataplaneError> {
         Ok((*reason, values.iter().fold(0u64, |sum, n| sum.wrapping_add(*n))))
     };
     Reason::ALL.iter().map(sum).collect()
+}
+
+/// Sets elements of `COUNTERS` to zero on every CPU.
+///
+/// # Errors
+/// [`DataplaneError::Map`].
+pub fn reset(ebpf: &mut Ebpf, indices: &[u32]) -> Result<(), DataplaneError> {
+    let error = |e: aya::maps::MapError| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() };
+    let map = ebpf.map_mut(maps::COUNTERS).ok_or(DataplaneError::Object { what: maps::COUNTERS })?;
+    let mut counters: PerCpuArray<&mut MapData, Counter> = PerCpuArray::try_from(map).map_err(error)?;
+    let cpus = aya::util::nr_cpus().map_err(|(_, e)| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;
+    for index in indices {
+        let zero = PerCpuValues::try_from(vec![Counter::default(); cpus])
+            .map_err(|e| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;
+        counters.set(*index, zero, 0).map_err(error)?;
+    }
+    Ok(())
 }

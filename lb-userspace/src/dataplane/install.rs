@@ -166,6 +166,19 @@ impl Installer {
     /// # Errors
     /// [`InstallError`]; the generation in force stays as it was.
     pub fn install(&mut self, snapshot: &model::Snapshot) -> Result<Installation, InstallError> {
+        self.install_with(snapshot, &mut |_| ())
+    }
+
+    /// As [`Installer::install`]; `reset` is told of every element of `COUNTERS` that gets a new meaning, before a
+    /// program can move it.
+    ///
+    /// # Errors
+    /// [`InstallError`]; the generation in force stays as it was.
+    pub fn install_with(
+        &mut self,
+        snapshot: &model::Snapshot,
+        reset: &mut dyn FnMut(u32),
+    ) -> Result<Installation, InstallError> {
         self.check_room(snapshot)?;
         self.finish_last_switch();
 
@@ -206,6 +219,11 @@ impl Installer {
             return Err(error);
         }
         self.write_services(snapshot, &next, &mut globals);
+        for (kind, extent) in &fresh {
+            if matches!(kind, Kind::Counters) {
+                reset(extent.start);
+            }
+        }
         done.generation = self.switch(&globals, snapshot.desired_digest);
 
         self.retire(next);

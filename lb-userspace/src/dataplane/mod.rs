@@ -18,7 +18,7 @@ mod region;
 
 pub use adopt::{Adopted, AdoptedMember, AdoptedService};
 pub use attach::{Attachment, attach, balancer, set_interface};
-pub use counters::{forwarded, reasons};
+pub use counters::{forwarded, reasons, reset};
 pub use error::DataplaneError;
 pub use grace::Grace;
 pub use host::{HostPacket, HostTables, HostWord};

@@ -1,0 +1,247 @@
+//! From configuration, health and next hops to the snapshot that should be in force.
+//!
+//! Pure but for a cache: the same inputs give the same snapshot on every balancer, bit for bit. A membership change
+//! rebuilds a service's Maglev table; a health event only hands on the slots of the member concerned (see `table`).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{
+    identity, maglev,
+    model::{Hop, Member, Service, Snapshot},
+    table,
+};
+use crate::config::{AdminState, Announce, Backend, Config, Seed, Service as ServiceConfig};
+
+/// What is known of a backend besides its configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Health, as the ABI has it: 0 unknown, 1 ready, 2 not ready, 3 failed.
+    pub health: u8,
+    /// `CLOCK_REALTIME` seconds of its last change.
+    pub since: u64,
+}
+
+/// `Condition::health` of a backend that takes traffic.
+pub const READY: u8 = 1;
+
+/// Answers for the inputs that live elsewhere.
+pub trait View {
+    /// Health of a backend.
+    fn condition(&self, service: &str, backend: &str) -> Condition;
+    /// The way to an address, if it is known.
+    fn hop(&self, address: IpAddr) -> Option<Hop>;
+}
+
+/// What a service's table is built from: equal inputs, equal table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TableInput {
+    members: Vec<(u64, u32)>,
+    slots: u32,
+}
+
+/// A service's tables: by membership alone, and with health applied.
+#[derive(Clone, Debug)]
+struct Tables {
+    base: Arc<[u16]>,
+    available: Vec<bool>,
+    installed: Arc<[u16]>,
+}
+
+/// Digests and shares of a service, for status and for comparing balancers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableReport {
+    /// Digest of the table by membership alone.
+    pub desired_digest: String,
+    /// Digest of the table with health applied.
+    pub installed_digest: String,
+    /// Slots of each member, by index.
+    pub shares: Vec<u32>,
+}
+
+/// Builds snapshots; remembers tables and member indices between them.
+pub struct Desired {
+    seed: Seed,
+    scratch: maglev::Scratch,
+    /// Member indices by service identity: an index keeps its member.
+    indices: HashMap<u64, Vec<Option<u64>>>,
+    tables: HashMap<TableInput, Tables>,
+}
+
+/// More members than a slot can name, or a table too short for them; the configuration refuses both earlier.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("service {service:?}: {reason}")]
+pub struct TableError {
+    /// Which service.
+    pub service: String,
+    /// What does not fit.
+    pub reason: String,
+}
+
+impl Desired {
+    /// With this seed, remembering nothing.
+    pub fn new(seed: Seed) -> Self {
+        Self { seed, scratch: maglev::Scratch::default(), indices: HashMap::new(), tables: HashMap::new() }
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> &Seed {
+        &self.seed
+    }
+
+    /// Goes on with the member indices of an earlier daemon.
+    pub fn adopt(&mut self, service: u64, members: impl Iterator<Item = (u64, u16)>) {
+        let list = self.indices.entry(service).or_default();
+        for (identity, index) in members {
+            let index = usize::from(index);
+            if list.len() <= index {
+                list.resize(index + 1, None);
+            }
+            list[index] = Some(identity);
+        }
+    }
+
+    /// The snapshot for these inputs.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub fn snapshot(&mut self, config: &Config, view: &dyn View) -> Result<Snapshot, TableError> {
+        let mut services = Vec::with_capacity(config.services.len());
+        let mut used = HashMap::with_capacity(config.services.len());
+        for service in &config.services {
+            services.push(self.service(service, view, &mut used)?);
+        }
+        // Tables that nothing uses any more are forgotten.
+        self.tables = used;
+        let known: std::collections::HashSet<u64> = services.iter().map(|s| s.identity).collect();
+        self.indices.retain(|identity, _| known.contains(identity));
+        let mut snapshot = Snapshot {
+            key: identity::key(&self.seed),
+            announce: config.daemon.announce == Announce::Arp,
+            desired_digest: 0,
+            services,
+        };
+        snapshot.desired_digest = digest(config);
+        Ok(snapshot)
+    }
+
+    fn service(
+        &mut self,
+        service: &ServiceConfig,
+        view: &dyn View,
+        used: &mut HashMap<TableInput, Tables>,
+    ) -> Result<Service, TableError> {
+        let identity = identity::service(&self.seed, &service.name);
+        let backends: BTreeMap<u64, &Backend> =
+            service.backends.iter().map(|b| (identity::member(&self.seed, b.address, b.port), b)).collect();
+        let list = self.indices.entry(identity).or_default();
+        assign(list, &backends);
+        let list = list.clone();
+
+        let member = |id: &Option<u64>| {
+            let (id, backend) = id.and_then(|id| Some((id, *backends.get(&id)?)))?;
+            let condition = view.condition(&service.name, &backend.name);
+            Some(Member {
+                identity: id,
+                address: backend.address,
+                forward: service.forward,
+                hop: view.hop(backend.address),
+                health: condition.health,
+                since: condition.since,
+            })
+        };
+        let members: Vec<Option<Member>> = list.iter().map(member).collect();
+        let weight = |id: &Option<u64>| id.and_then(|id| Some((id, u32::from(backends.get(&id)?.weight)))).unwrap_or((0, 0));
+        let input = TableInput { members: list.iter().map(weight).collect(), slots: service.table_slots };
+        let available = |(member, id): (&Option<Member>, &Option<u64>)| {
+            let backend = id.and_then(|id| backends.get(&id));
+            member.as_ref().is_some_and(|m| m.health == READY) && backend.is_some_and(|b| b.state == AdminState::Up)
+        };
+        let available: Vec<bool> = members.iter().zip(&list).map(available).collect();
+        let tables = self.tables(&service.name, &input, available, used)?;
+        Ok(Service {
+            identity,
+            addresses: service.addresses.clone(),
+            ports: service.ports.clone(),
+            protocol: service.protocol,
+            affinity: service.affinity,
+            limit: service.limit.map(|l| l.anonymous),
+            table: tables.installed,
+            members,
+        })
+    }
+
+    /// The tables of these members with this health: from the cache, patched, or built.
+    fn tables(
+        &mut self,
+        name: &str,
+        input: &TableInput,
+        available: Vec<bool>,
+        used: &mut HashMap<TableInput, Tables>,
+    ) -> Result<Tables, TableError> {
+        let cached = used.get(input).or_else(|| self.tables.get(input));
+        if let Some(tables) = cached.filter(|t| t.available == available) {
+            let tables = tables.clone();
+            used.insert(input.clone(), tables.clone());
+            return Ok(tables);
+        }
+        let members: Vec<maglev::Member> =
+            input.members.iter().map(|(identity, weight)| maglev::Member { identity: *identity, weight: *weight }).collect();
+        let base = match cached {
+            Some(tables) => tables.base.clone(),
+            None => maglev::build(&members, input.slots, &self.seed.0, &mut self.scratch)
+                .map(Arc::from)
+                .map_err(|e| TableError { service: name.into(), reason: e.to_string() })?,
+        };
+        let mut installed = Vec::new();
+        table::apply_health(&base, &members, &available, &self.seed.0, &mut installed);
+        let tables = Tables { base, available, installed: Arc::from(installed) };
+        used.insert(input.clone(), tables.clone());
+        Ok(tables)
+    }
+
+    /// Digests and shares of a service of the last snapshot.
+    pub fn report(&self, service: &Service) -> TableReport {
+        let base = self.tables.values().find(|t| Arc::ptr_eq(&t.installed, &service.table)).map(|t| &t.base);
+        TableReport {
+            desired_digest: table::digest(base.unwrap_or(&service.table)),
+            installed_digest: table::digest(&service.table),
+            shares: table::shares(&service.table, service.members.len()),
+        }
+    }
+}
+
+/// Members that left free their index; new ones take the lowest free, in the order of their identity, so that
+/// balancers that saw the same changes agree.
+fn assign(list: &mut Vec<Option<u64>>, backends: &BTreeMap<u64, &Backend>) {
+    for place in list.iter_mut() {
+        if place.is_some_and(|id| !backends.contains_key(&id)) {
+            *place = None;
+        }
+    }
+    while list.last() == Some(&None) {
+        list.pop();
+    }
+    let held: std::collections::HashSet<u64> = list.iter().flatten().copied().collect();
+    let mut from = 0;
+    for id in backends.keys().filter(|id| !held.contains(id)) {
+        while list.get(from).is_some_and(Option::is_some) {
+            from += 1;
+        }
+        if from < list.len() {
+            list[from] = Some(*id);
+        } else {
+            list.push(Some(*id));
+        }
+    }
+}
+
+/// First eight bytes of a digest over the desired state, health and next hops left out.
+fn digest(config: &Config) -> u64 {
+    use sha2::{Digest, Sha256};
+    let bytes = Sha256::digest(format!("{:?}", config.services));
+    u64::from_le_bytes(std::array::from_fn(|i| bytes[i]))
+}

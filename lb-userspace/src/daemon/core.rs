@@ -1,0 +1,287 @@
+//! The state of the daemon, owned by one task.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use aya::Ebpf;
+use log::{error, info, warn};
+
+use super::hops;
+use crate::{
+    api::types::Timestamp,
+    config::{Check, Config, Digest, Ports, Service},
+    control::{
+        desired::{Condition, Desired, View},
+        model::{self, Hop, Snapshot},
+    },
+    dataplane::{self, Adopted, Attachment, Installer, Pins},
+    health::{Checker, HealthState, Status, Target, TargetKey},
+    net::{
+        links::Inventory,
+        nexthop::{self, Resolver},
+    },
+};
+
+/// Everything that can change.
+pub(super) struct Core {
+    pub(super) name: String,
+    pub(super) config_path: PathBuf,
+    /// Digest of the file as it was applied last.
+    pub(super) applied: Digest,
+    pub(super) config: Config,
+    /// Interfaces given on the command line, which replace those of the file.
+    pub(super) interfaces: Vec<String>,
+    pub(super) desired: Desired,
+    pub(super) installer: Installer,
+    pub(super) ebpf: Ebpf,
+    pub(super) pins: Pins,
+    pub(super) generation: u32,
+    /// What is in force.
+    pub(super) snapshot: Snapshot,
+    pub(super) checker: Checker,
+    pub(super) health: Health,
+    pub(super) resolver: Resolver,
+    pub(super) links: Arc<Inventory>,
+    pub(super) routes: Arc<nexthop::Snapshot>,
+    pub(super) attachments: Vec<Attachment>,
+    pub(super) started: Timestamp,
+    pub(super) seed_is_own: bool,
+}
+
+/// Health of all backends by service and backend.
+#[derive(Debug, Default)]
+pub(super) struct Health(HashMap<String, HashMap<String, Status>>);
+
+impl Health {
+    /// Takes news in; says whether the state changed.
+    pub(super) fn update(&mut self, key: &TargetKey, status: Status) -> bool {
+        let backends = self.0.entry(key.service.clone()).or_default();
+        let old = backends.insert(key.backend.clone(), status.clone());
+        old.is_none_or(|old| old.state != status.state)
+    }
+
+    /// The status of a backend.
+    pub(super) fn get(&self, service: &str, backend: &str) -> Option<&Status> {
+        self.0.get(service)?.get(backend)
+    }
+
+    /// Forgets what is not configured any more.
+    fn retain(&mut self, config: &Config) {
+        let known: HashMap<&str, BTreeSet<&str>> = config
+            .services
+            .iter()
+            .map(|s| (s.name.as_str(), s.backends.iter().map(|b| b.name.as_str()).collect()))
+            .collect();
+        self.0.retain(|service, backends| match known.get(service.as_str()) {
+            Some(names) => {
+                backends.retain(|backend, _| names.contains(backend.as_str()));
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+/// What a snapshot is made from, besides the configuration.
+struct CoreView<'c> {
+    health: &'c Health,
+    routes: &'c nexthop::Snapshot,
+    links: &'c Inventory,
+    tunnel_sources: &'c [ipnet::IpNet],
+}
+
+impl View for CoreView<'_> {
+    fn condition(&self, service: &str, backend: &str) -> Condition {
+        self.health.get(service, backend).map_or_else(Condition::default, |status| Condition {
+            health: health_number(status.state),
+            since: unix_seconds(status.since),
+        })
+    }
+
+    fn hop(&self, address: IpAddr) -> Option<Hop> {
+        let next = self.routes.entries.get(&address)?.next_hop()?;
+        Some(hops::hop(next, self.tunnel_sources, self.links))
+    }
+}
+
+/// Slots that changed their owner, over the tables that were touched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) slots: u64,
+    pub(super) of: u64,
+}
+
+impl Core {
+    /// Makes `config` the desired state and installs it.
+    ///
+    /// # Errors
+    /// In words; then nothing was changed.
+    pub(super) fn apply(&mut self, config: Config) -> anyhow::Result<Moved> {
+        check_vips(&config, &self.links)?;
+        // Backends that are new must be looked up and checked whatever comes of it; if installing fails the old
+        // targets are set again.
+        let (_, moved) = self.install(&config)?;
+        self.config = config;
+        self.health.retain(&self.config);
+        self.checker.set_targets(targets(&self.config, &HashMap::new()));
+        self.resolver.set_targets(addresses(&self.config));
+        Ok(moved)
+    }
+
+    /// Installs what health and routes now ask for, if that differs from what is in force.
+    pub(super) fn refresh(&mut self) {
+        let config = self.config.clone();
+        match self.install(&config) {
+            Ok((true, moved)) => info!("generation {}: {} of {} slots moved", self.generation, moved.slots, moved.of),
+            Ok((false, _)) => {}
+            Err(error) => error!("the tables stay as they were: {error:#}"),
+        }
+    }
+
+    /// Builds and installs; says whether anything changed.
+    fn install(&mut self, config: &Config) -> anyhow::Result<(bool, Moved)> {
+        let view = CoreView {
+            health: &self.health,
+            routes: &self.routes,
+            links: &self.links,
+            tunnel_sources: &config.daemon.tunnel_source,
+        };
+        let snapshot = self.desired.snapshot(config, &view)?;
+        if snapshot == self.snapshot && self.generation != 0 {
+            return Ok((false, Moved::default()));
+        }
+        let moved = moved(&self.snapshot, &snapshot);
+        let ebpf = &mut self.ebpf;
+        let mut failed = None;
+        let installation = tokio::task::block_in_place(|| {
+            self.installer.install_with(&snapshot, &mut |counter| {
+                if let Err(error) = dataplane::reset(ebpf, &[counter]) {
+                    failed = Some(error);
+                }
+            })
+        })?;
+        if let Some(error) = failed {
+            warn!("counters of new backends start with what they had before: {error}");
+        }
+        self.generation = installation.generation;
+        self.snapshot = snapshot;
+        Ok((true, moved))
+    }
+}
+
+/// Health as the ABI has it.
+fn health_number(state: HealthState) -> u8 {
+    match state {
+        HealthState::Unknown => 0,
+        HealthState::Ready => 1,
+        HealthState::NotReady => 2,
+        HealthState::Failed => 3,
+    }
+}
+
+fn health_state(number: u8) -> Option<HealthState> {
+    match number {
+        1 => Some(HealthState::Ready),
+        2 => Some(HealthState::NotReady),
+        3 => Some(HealthState::Failed),
+        _ => None,
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The health that the maps remember, by target.
+pub(super) fn adopted_health(config: &Config, desired: &Desired, adopted: &Adopted) -> HashMap<TargetKey, Status> {
+    use crate::control::identity;
+    let mut statuses = HashMap::new();
+    for service in &config.services {
+        let Some(known) = adopted.services.get(&identity::service(desired.seed(), &service.name)) else { continue };
+        for backend in &service.backends {
+            let member = known.members.get(&identity::member(desired.seed(), backend.address, backend.port));
+            let Some((member, state)) = member.and_then(|m| Some((m, health_state(m.health)?))) else { continue };
+            let key = TargetKey { service: service.name.clone(), backend: backend.name.clone() };
+            let since = UNIX_EPOCH + std::time::Duration::from_secs(member.since);
+            statuses.insert(key, Status { state, reason: "as before the restart".into(), since });
+        }
+    }
+    statuses
+}
+
+/// All backends to check.
+pub(super) fn targets(config: &Config, initial: &HashMap<TargetKey, Status>) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for service in &config.services {
+        for backend in &service.backends {
+            let key = TargetKey { service: service.name.clone(), backend: backend.name.clone() };
+            targets.push(Target {
+                address: backend.address,
+                port: check_port(service, backend.port),
+                health: service.health.clone(),
+                initial: initial.get(&key).cloned(),
+                key,
+            });
+        }
+    }
+    targets
+}
+
+/// The port that a check connects to: its own, the backend's, or the first of the service.
+fn check_port(service: &Service, backend: Option<u16>) -> u16 {
+    let first = match &service.ports {
+        Ports::Ranges(ranges) => ranges.first().map(|r| *r.start()),
+        Ports::Any => None,
+    };
+    service.health.port.or(backend).or(first).unwrap_or(if service.health.check == Check::None { 0 } else { 80 })
+}
+
+/// All addresses that a way is needed to.
+pub(super) fn addresses(config: &Config) -> BTreeSet<IpAddr> {
+    config.services.iter().flat_map(|s| s.backends.iter().map(|b| b.address)).collect()
+}
+
+/// A VIP that is an address of this host would never reach XDP's backends for local connections, and the host would
+/// answer for it: refused.
+pub(super) fn check_vips(config: &Config, links: &Inventory) -> anyhow::Result<()> {
+    for service in &config.services {
+        for address in &service.addresses {
+            if let Some(link) = links.owner(*address) {
+                anyhow::bail!(
+                    "service {:?}: address {address} is configured on {} of this host: a VIP must not be a local address of the balancer; remove it with `ip address del {address} dev {}`",
+                    service.name,
+                    link.name,
+                    link.name
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many slots changed their owner between two snapshots.
+fn moved(old: &Snapshot, new: &Snapshot) -> Moved {
+    let before: HashMap<u64, &model::Service> = old.services.iter().map(|s| (s.identity, s)).collect();
+    let mut sum = Moved::default();
+    for service in &new.services {
+        let Some(previous) = before.get(&service.identity) else { continue };
+        if Arc::ptr_eq(&previous.table, &service.table) {
+            continue;
+        }
+        sum.of += service.table.len() as u64;
+        if previous.table.len() != service.table.len() {
+            sum.slots += service.table.len() as u64;
+            continue;
+        }
+        let owner = |s: &model::Service, slot: u16| s.members.get(usize::from(slot)).and_then(|m| Some(m.as_ref()?.identity));
+        let pairs = previous.table.iter().zip(service.table.iter());
+        sum.slots += pairs.filter(|(a, b)| owner(previous, **a) != owner(service, **b)).count() as u64;
+    }
+    sum
+}
+

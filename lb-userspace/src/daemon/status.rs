@@ -1,0 +1,177 @@
+//! The picture that the API gives.
+
+use std::collections::HashMap;
+
+use lb_common::abi::{ABI_VERSION, Counter};
+
+use super::core::Core;
+use crate::{
+    api::{
+        ApiError,
+        types::{
+            BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status, Timestamp,
+            port_words,
+        },
+    },
+    config::{AdminState, Backend, Service},
+    control::{identity, model},
+    dataplane,
+    health::HealthState,
+    net::nexthop::Resolution,
+};
+
+impl Core {
+    /// Everything at once.
+    pub(super) fn status(&mut self) -> Result<Status, ApiError> {
+        let reasons = dataplane::reasons(&self.ebpf).map_err(|e| ApiError::internal(e.to_string()))?;
+        let counters = self.counters()?;
+        let installed: HashMap<u64, &model::Service> =
+            self.snapshot.services.iter().map(|s| (s.identity, s)).collect();
+        let services = self.config.services.iter().map(|s| self.service(s, &installed, &counters)).collect();
+        let capacity = self.installer.memory().capacity();
+        Ok(Status {
+            abi: ABI_VERSION,
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            generation: u64::from(self.generation),
+            started: self.started,
+            interfaces: self.attachments.iter().map(interface).collect(),
+            services,
+            reasons: reasons.into_iter().map(|(reason, n)| (reason.name().to_owned(), n)).collect(),
+            flow_table: FlowTable::default(),
+            memory_bytes: capacity.bytes(aya::util::nr_cpus().map_or(1, |n| n as u32)),
+            warnings: self.warnings(),
+        })
+    }
+
+    /// Counters of all members, by service and member identity.
+    fn counters(&self) -> Result<HashMap<(u64, u64), Counter>, ApiError> {
+        let mut keys = Vec::new();
+        let mut indices = Vec::new();
+        for service in &self.snapshot.services {
+            for member in service.members.iter().flatten() {
+                if let Some(index) = self.installer.counter(service.identity, member.identity) {
+                    keys.push((service.identity, member.identity));
+                    indices.push(index);
+                }
+            }
+        }
+        let values =
+            dataplane::forwarded(&self.ebpf, &indices).map_err(|e| ApiError::internal(e.to_string()))?;
+        Ok(keys.into_iter().zip(values).collect())
+    }
+
+    fn service(
+        &self,
+        service: &Service,
+        installed: &HashMap<u64, &model::Service>,
+        counters: &HashMap<(u64, u64), Counter>,
+    ) -> ServiceStatus {
+        let id = identity::service(self.desired.seed(), &service.name);
+        let model = installed.get(&id).copied();
+        let report = model.map(|m| self.desired.report(m));
+        let backends: Vec<BackendStatus> = service
+            .backends
+            .iter()
+            .map(|backend| {
+                let member = identity::member(self.desired.seed(), backend.address, backend.port);
+                let index =
+                    model.and_then(|m| m.members.iter().position(|m| m.as_ref().is_some_and(|m| m.identity == member)));
+                let slots =
+                    index.and_then(|i| report.as_ref()?.shares.get(i).copied()).unwrap_or_default();
+                let counter = counters.get(&(id, member)).copied().unwrap_or_default();
+                self.backend(service, backend, slots, counter)
+            })
+            .collect();
+        ServiceStatus {
+            name: service.name.clone(),
+            addresses: service.addresses.clone(),
+            ports: port_words(&service.ports),
+            protocol: service.protocol,
+            affinity: service.affinity,
+            forward: service.forward,
+            desired_digest: report.as_ref().map(|r| r.desired_digest.clone()).unwrap_or_default(),
+            installed_digest: report.map(|r| r.installed_digest).unwrap_or_default(),
+            slots: service.table_slots,
+            unsettled: 0,
+            exceptions: 0,
+            packets: backends.iter().map(|b| b.packets).sum(),
+            bytes: backends.iter().map(|b| b.bytes).sum(),
+            limit: service.limit.map(|l| l.anonymous),
+            backends,
+        }
+    }
+
+    fn backend(&self, service: &Service, backend: &Backend, slots: u32, counter: Counter) -> BackendStatus {
+        let health = self.health.get(&service.name, &backend.name);
+        let (state, reason) = match (backend.state, health) {
+            (AdminState::Down, _) => (BackendState::Down, "taken out by the operator".to_owned()),
+            (AdminState::Drain, _) => (BackendState::Draining, "drained by the operator".to_owned()),
+            (AdminState::Up, None) => (BackendState::Unknown, "not checked yet".to_owned()),
+            (AdminState::Up, Some(status)) => (backend_state(status.state), status.reason.clone()),
+        };
+        let since = health.map_or(self.started, |s| Timestamp::from(s.since));
+        let next_hop = match self.routes.entries.get(&backend.address) {
+            Some(Resolution::Resolved(_)) => "resolved".to_owned(),
+            Some(Resolution::Unresolved { reason }) => reason.clone(),
+            None => "not looked up yet".to_owned(),
+        };
+        BackendStatus {
+            name: backend.name.clone(),
+            address: backend.address,
+            port: backend.port,
+            weight: backend.weight,
+            admin: backend.state,
+            state,
+            reason,
+            since,
+            next_hop,
+            flows: None,
+            slots,
+            share: f64::from(slots) / f64::from(service.table_slots.max(1)),
+            packets: counter.packets,
+            bytes: counter.bytes,
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.seed_is_own {
+            warnings.push(
+                "no hash_seed is configured: this balancer made its own and is not part of a group".to_owned(),
+            );
+        }
+        for attachment in self.attachments.iter().filter(|a| a.mode == "generic") {
+            warnings.push(format!("{}: generic mode, slower than native ({})", attachment.interface, attachment.reason));
+        }
+        for service in &self.snapshot.services {
+            if service.table.first() == Some(&lb_common::abi::slot::EMPTY) {
+                let name = self
+                    .config
+                    .services
+                    .iter()
+                    .find(|s| identity::service(self.desired.seed(), &s.name) == service.identity)
+                    .map_or("?", |s| s.name.as_str());
+                warnings.push(format!("service {name:?} has no backend that takes packets: all of them are dropped"));
+            }
+        }
+        warnings
+    }
+}
+
+fn interface(attachment: &dataplane::Attachment) -> InterfaceStatus {
+    InterfaceStatus {
+        name: attachment.interface.clone(),
+        mode: if attachment.mode == "generic" { InterfaceMode::Generic } else { InterfaceMode::Native },
+        mode_reason: attachment.reason.clone(),
+    }
+}
+
+fn backend_state(state: HealthState) -> BackendState {
+    match state {
+        HealthState::Unknown => BackendState::Unknown,
+        HealthState::Ready => BackendState::Ready,
+        HealthState::NotReady => BackendState::NotReady,
+        HealthState::Failed => BackendState::Failed,
+    }
+}
