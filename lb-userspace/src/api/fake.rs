@@ -2,10 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
 };
 
+use tokio::sync::oneshot;
+
 use super::{
+    Client, TcpServer, UnixServer,
     change::{BackendPatch, Change, NewBackend},
     control::{Control, Reply},
     error::ApiError,
@@ -80,6 +85,7 @@ pub(crate) fn sample_status() -> Status {
         protocol: Protocol::Udp,
         affinity: Affinity::Flow,
         forward: Forward::L2,
+        installed_digest: "3f2a9c0011223344".into(),
         slots: 251,
         unsettled: 0,
         exceptions: 0,
@@ -202,5 +208,65 @@ impl Control for FakeControl {
 
     fn reload(&self) -> Reply<'_, Change> {
         self.change("reload".into())
+    }
+}
+
+/// A [`FakeControl`] served on a real unix socket in a directory of its own, and on TCP on the loopback, by a thread
+/// of its own: the client blocks.
+pub(crate) struct TestDaemon {
+    pub(crate) control: Arc<FakeControl>,
+    pub(crate) socket: PathBuf,
+    pub(crate) tcp: std::net::SocketAddr,
+    dir: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestDaemon {
+    pub(crate) fn start(control: Arc<FakeControl>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("lb/main.sock");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, started) = mpsc::channel();
+        let (path, served) = (socket.clone(), Arc::clone(&control));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let unix = UnixServer::bind(&path, None).await.unwrap();
+                let tcp = TcpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+                ready.send(tcp.address()).unwrap();
+                let until = async { drop(stopped.await) };
+                let public = tcp.serve(Arc::clone(&served) as _, std::future::pending());
+                tokio::select! {
+                    () = unix.serve(served.clone(), until) => {}
+                    () = public => {}
+                }
+            });
+        });
+        let tcp = started.recv().unwrap();
+        Self { control, socket, tcp, dir, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new("main", Some(self.socket.clone()))
+    }
+
+    /// Stops the server and waits for its end; the directory stays until the end of the test.
+    pub(crate) fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+        assert!(self.dir.path().exists());
+    }
+}
+
+impl Drop for TestDaemon {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join().is_ok();
+            assert!(ended || std::thread::panicking(), "the server's thread panicked");
+        }
     }
 }
