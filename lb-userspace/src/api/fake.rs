@@ -7,7 +7,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     Client, TcpServer, UnixServer,
@@ -131,19 +131,46 @@ pub(crate) struct FakeControl {
     status: Mutex<Status>,
     calls: Mutex<Vec<String>>,
     refusal: Option<ApiError>,
+    /// Where reloads wait.
+    gate: Option<Gate>,
+}
+
+/// Holds reloads until they are let through, and tells when one came and when one ended.
+struct Gate {
+    pass: Semaphore,
+    came: Mutex<mpsc::Sender<()>>,
+    ended: Mutex<mpsc::Sender<()>>,
+}
+
+/// What a test with a gate listens to.
+pub(crate) struct Watch {
+    pub(crate) came: mpsc::Receiver<()>,
+    pub(crate) ended: mpsc::Receiver<()>,
 }
 
 impl FakeControl {
+    fn with(refusal: Option<ApiError>, gate: Option<Gate>) -> Arc<Self> {
+        Arc::new(Self { status: Mutex::new(sample_status()), calls: Mutex::default(), refusal, gate })
+    }
+
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { status: Mutex::new(sample_status()), calls: Mutex::default(), refusal: None })
+        Self::with(None, None)
     }
 
     pub(crate) fn refusing(refusal: ApiError) -> Arc<Self> {
-        Arc::new(Self {
-            status: Mutex::new(sample_status()),
-            calls: Mutex::default(),
-            refusal: Some(refusal),
-        })
+        Self::with(Some(refusal), None)
+    }
+
+    /// Reloads wait until [`FakeControl::let_through`].
+    pub(crate) fn holding() -> (Arc<Self>, Watch) {
+        let ((came, see_came), (ended, see_ended)) = (mpsc::channel(), mpsc::channel());
+        let gate = Gate { pass: Semaphore::new(0), came: Mutex::new(came), ended: Mutex::new(ended) };
+        (Self::with(None, Some(gate)), Watch { came: see_came, ended: see_ended })
+    }
+
+    /// Lets this many reloads through.
+    pub(crate) fn let_through(&self, reloads: usize) {
+        self.gate.as_ref().unwrap().pass.add_permits(reloads);
     }
 
     /// Calls so far, and forgets them.
@@ -207,7 +234,15 @@ impl Control for FakeControl {
     }
 
     fn reload(&self) -> Reply<'_, Change> {
-        self.change("reload".into())
+        let answer = self.change("reload".into());
+        let Some(gate) = &self.gate else { return answer };
+        Box::pin(async move {
+            // A test that has ended no longer listens.
+            let _ = gate.came.lock().unwrap().send(());
+            gate.pass.acquire().await.unwrap().forget();
+            let _ = gate.ended.lock().unwrap().send(());
+            answer.await
+        })
     }
 }
 
@@ -251,9 +286,14 @@ impl TestDaemon {
         Client::new("main", Some(self.socket.clone()))
     }
 
+    /// Tells the server to stop, and does not wait.
+    pub(crate) fn tell_to_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
     /// Stops the server and waits for its end; the directory stays until the end of the test.
     pub(crate) fn stop(&mut self) {
-        drop(self.stop.take());
+        self.tell_to_stop();
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }

@@ -8,7 +8,7 @@ use super::{agent, backend, check, completions, detach, exit, limit, man, run, s
 
 /// Layer-4 load balancer in XDP.
 #[derive(Debug, Parser)]
-#[command(name = "lb", version, about, after_help = exit::HELP, max_term_width = 100)]
+#[command(name = "lb", version, after_help = exit::HELP, max_term_width = 100)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: Global,
@@ -16,17 +16,20 @@ pub(super) struct Cli {
     pub(super) verb: Verb,
 }
 
+/// Heading of [`Global`] in every help text.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Options that every verb takes.
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// Instance of the balancer or agent on this host
-    #[arg(long, global = true, default_value = "main", value_parser = instance_name)]
+    #[arg(long, global = true, help_heading = EVERYWHERE, default_value = "main", value_parser = instance_name)]
     pub(super) name: String,
     /// Socket of the daemon [default: /run/lb/<NAME>.sock]
-    #[arg(long, global = true, value_name = "PATH", env = "LB_SOCKET")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "PATH", env = "LB_SOCKET")]
     pub(super) socket: Option<PathBuf>,
     /// Print the API's JSON instead of tables
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(super) json: bool,
 }
 

@@ -66,13 +66,13 @@ impl Failure {
             Self::Failed(e) => ApiError::internal(format!("{e:#}")),
             Self::Usage(_) | Self::Stdout(_) => return None,
         };
+        let Self::Config(Refused { details: Value::Object(more), .. }) = self else {
+            return serde_json::to_vec(&problem).ok();
+        };
         let mut json = serde_json::to_value(&problem).ok()?;
-        if let (Self::Config(Refused { details: Value::Object(more), .. }), Some(all)) =
-            (self, json.as_object_mut())
-        {
-            for (key, value) in more {
-                all.entry(key).or_insert_with(|| value.clone());
-            }
+        for (key, value) in more {
+            // Details add to a problem; what it is, they cannot change.
+            json.as_object_mut()?.entry(key).or_insert_with(|| value.clone());
         }
         serde_json::to_vec(&json).ok()
     }

@@ -71,7 +71,7 @@ pub(super) fn wants_color(terminal: bool, env: impl Fn(&str) -> Option<OsString>
 pub(super) fn log_to_stderr(default: &str) {
     let env = env_logger::Env::new().filter_or("LB_LOG", default).write_style("LB_LOG_STYLE");
     // Already set up: a test, or a program that embeds us.
-    let _ = env_logger::Builder::from_env(env).try_init();
+    let _ = env_logger::Builder::from_env(env).is_test(cfg!(test)).try_init();
 }
 
 #[cfg(test)]

@@ -300,15 +300,6 @@ fn check_prints_the_resolved_form_or_every_problem() {
 }
 
 #[test]
-fn what_is_not_plugged_in_says_so() {
-    for line in ["run -c x", "agent -c x", "agent status", "agent detach", "detach --force", "check -c x"] {
-        let ran = lb_with(&super::HOOKS, line);
-        assert_eq!(ran.code, 1, "{line}");
-        assert!(ran.stderr.contains("not built into this binary"), "{line}: {}", ran.stderr);
-    }
-}
-
-#[test]
 fn help_version_completions_and_manual_go_to_stdout() {
     for (line, word) in [
         ("--help", "Exit codes: 0 done"),

@@ -1,6 +1,8 @@
 //! The whole API through a real unix socket, and what TCP serves: every verb, every kind of refusal, both listeners'
 //! manners.
 
+mod long;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -17,11 +19,11 @@ use std::{
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{
-    ApiError, ClientError, Kind, ServeError, Status, UnixServer,
+use crate::api::{
+    ApiError, BackendState, ClientError, Kind, ServeError, Status, UnixServer,
     client::path_of,
     fake::{FakeControl, TestDaemon, sample_status},
-    public,
+    metrics, public,
     types::{Backends, Healthz, Limits, ServiceLimit, ServiceStatus, Services},
 };
 use crate::config::Rate;
@@ -291,6 +293,20 @@ async fn a_group_that_is_not_there_is_named_before_anything_is_made() {
 }
 
 #[tokio::test]
+async fn the_socket_belongs_to_the_named_group() {
+    use nix::unistd::{Gid, Group, geteuid, getgid};
+
+    // Root can give it to any group; others only to their own.
+    let gid = if geteuid().is_root() { Gid::from_raw(1) } else { getgid() };
+    let group = Group::from_gid(gid).unwrap().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("main.sock");
+    let server = UnixServer::bind(&socket, Some(&group.name)).await.unwrap();
+    assert_eq!(fs::metadata(&socket).unwrap().gid(), gid.as_raw());
+    drop(server);
+}
+
+#[tokio::test]
 async fn a_path_that_is_too_long_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("x".repeat(120));
@@ -374,7 +390,7 @@ fn keys(value: &Value, found: &mut Vec<String>) {
 
 #[test]
 fn the_document_names_every_field_kind_path_and_metric() {
-    let doc = include_str!("../../../docs/api.md");
+    let doc = include_str!("../../../../docs/api.md");
     let mut wanted = Vec::new();
     keys(&serde_json::to_value(sample_status()).unwrap(), &mut wanted);
     let problem = ApiError::invalid("x").field("x").found("x").expected("x").fix("x");
@@ -385,8 +401,8 @@ fn the_document_names_every_field_kind_path_and_metric() {
     );
     assert!(wanted.len() > 60, "the sample has every field");
     wanted.extend(Kind::ALL.map(Kind::type_uri));
-    wanted.extend(super::BackendState::ALL.map(|s| s.word().to_owned()));
-    let metrics = super::metrics::render(&sample_status());
+    wanted.extend(BackendState::ALL.map(|s| s.word().to_owned()));
+    let metrics = metrics::render(&sample_status());
     wanted.extend(
         metrics.lines().filter_map(|l| Some(l.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned())),
     );
