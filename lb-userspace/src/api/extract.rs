@@ -5,6 +5,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::BytesRejection},
     http::request::Parts,
 };
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 
 use super::error::{ApiError, Kind};
@@ -18,6 +19,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        // The router's limit counts what arrives; what is announced above it need not arrive first.
+        if request.body().size_hint().lower() > BODY_LIMIT as u64 {
+            return Err(too_large());
+        }
         let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state))
             .await
             .map_err(|_| {
@@ -30,10 +35,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
 fn body_error(rejection: &BytesRejection) -> ApiError {
     if rejection.status() == Kind::TooLarge.status() {
-        ApiError::new(Kind::TooLarge, "the body is too large").expected(format!("at most {BODY_LIMIT} bytes"))
+        too_large()
     } else {
         ApiError::bad_request(rejection.body_text())
     }
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(Kind::TooLarge, "the body is too large").expected(format!("at most {BODY_LIMIT} bytes"))
 }
 
 /// Parses JSON and, where it does not fit, says at which key, what was found and what is expected.

@@ -2,10 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
 };
 
+use tokio::sync::{Semaphore, oneshot};
+
 use super::{
+    Client, TcpServer, UnixServer,
     change::{BackendPatch, Change, NewBackend},
     control::{Control, Reply},
     error::ApiError,
@@ -80,6 +85,7 @@ pub(crate) fn sample_status() -> Status {
         protocol: Protocol::Udp,
         affinity: Affinity::Flow,
         forward: Forward::L2,
+        installed_digest: "3f2a9c0011223344".into(),
         slots: 251,
         unsettled: 0,
         exceptions: 0,
@@ -125,19 +131,46 @@ pub(crate) struct FakeControl {
     status: Mutex<Status>,
     calls: Mutex<Vec<String>>,
     refusal: Option<ApiError>,
+    /// Where reloads wait.
+    gate: Option<Gate>,
+}
+
+/// Holds reloads until they are let through, and tells when one came and when one ended.
+struct Gate {
+    pass: Semaphore,
+    came: Mutex<mpsc::Sender<()>>,
+    ended: Mutex<mpsc::Sender<()>>,
+}
+
+/// What a test with a gate listens to.
+pub(crate) struct Watch {
+    pub(crate) came: mpsc::Receiver<()>,
+    pub(crate) ended: mpsc::Receiver<()>,
 }
 
 impl FakeControl {
+    fn with(refusal: Option<ApiError>, gate: Option<Gate>) -> Arc<Self> {
+        Arc::new(Self { status: Mutex::new(sample_status()), calls: Mutex::default(), refusal, gate })
+    }
+
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { status: Mutex::new(sample_status()), calls: Mutex::default(), refusal: None })
+        Self::with(None, None)
     }
 
     pub(crate) fn refusing(refusal: ApiError) -> Arc<Self> {
-        Arc::new(Self {
-            status: Mutex::new(sample_status()),
-            calls: Mutex::default(),
-            refusal: Some(refusal),
-        })
+        Self::with(Some(refusal), None)
+    }
+
+    /// Reloads wait until [`FakeControl::let_through`].
+    pub(crate) fn holding() -> (Arc<Self>, Watch) {
+        let ((came, see_came), (ended, see_ended)) = (mpsc::channel(), mpsc::channel());
+        let gate = Gate { pass: Semaphore::new(0), came: Mutex::new(came), ended: Mutex::new(ended) };
+        (Self::with(None, Some(gate)), Watch { came: see_came, ended: see_ended })
+    }
+
+    /// Lets this many reloads through.
+    pub(crate) fn let_through(&self, reloads: usize) {
+        self.gate.as_ref().unwrap().pass.add_permits(reloads);
     }
 
     /// Calls so far, and forgets them.
@@ -201,6 +234,79 @@ impl Control for FakeControl {
     }
 
     fn reload(&self) -> Reply<'_, Change> {
-        self.change("reload".into())
+        let answer = self.change("reload".into());
+        let Some(gate) = &self.gate else { return answer };
+        Box::pin(async move {
+            // A test that has ended no longer listens.
+            let _ = gate.came.lock().unwrap().send(());
+            gate.pass.acquire().await.unwrap().forget();
+            let _ = gate.ended.lock().unwrap().send(());
+            answer.await
+        })
+    }
+}
+
+/// A [`FakeControl`] served on a real unix socket in a directory of its own, and on TCP on the loopback, by a thread
+/// of its own: the client blocks.
+pub(crate) struct TestDaemon {
+    pub(crate) control: Arc<FakeControl>,
+    pub(crate) socket: PathBuf,
+    pub(crate) tcp: std::net::SocketAddr,
+    dir: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestDaemon {
+    pub(crate) fn start(control: Arc<FakeControl>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("lb/main.sock");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, started) = mpsc::channel();
+        let (path, served) = (socket.clone(), Arc::clone(&control));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let unix = UnixServer::bind(&path, None).await.unwrap();
+                let tcp = TcpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+                ready.send(tcp.address()).unwrap();
+                let until = async { drop(stopped.await) };
+                let public = tcp.serve(Arc::clone(&served) as _, std::future::pending());
+                tokio::select! {
+                    () = unix.serve(served.clone(), until) => {}
+                    () = public => {}
+                }
+            });
+        });
+        let tcp = started.recv().unwrap();
+        Self { control, socket, tcp, dir, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new("main", Some(self.socket.clone()))
+    }
+
+    /// Tells the server to stop, and does not wait.
+    pub(crate) fn tell_to_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Stops the server and waits for its end; the directory stays until the end of the test.
+    pub(crate) fn stop(&mut self) {
+        self.tell_to_stop();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+        assert!(self.dir.path().exists());
+    }
+}
+
+impl Drop for TestDaemon {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join().is_ok();
+            assert!(ended || std::thread::panicking(), "the server's thread panicked");
+        }
     }
 }

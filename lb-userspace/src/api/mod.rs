@@ -16,6 +16,8 @@ mod page;
 mod public;
 mod router;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod types;
 pub mod words;
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{Method, header},
+    http::{Method, StatusCode, header},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
     routing::{get, patch, post},
@@ -113,15 +113,31 @@ pub(super) async fn no_such_method(request: Request) -> ApiError {
         .fix("the Allow header of this answer names the methods")
 }
 
-/// Who changed what: one line per request that is not a question.
+/// A line of the log about a request that is not a question, written when it ends, however it ends.
+struct Logged {
+    request: String,
+    answer: Option<StatusCode>,
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        match self.answer {
+            Some(answer) => log::info!("{}: {answer}", self.request),
+            None => log::info!("{}: the client left before the answer", self.request),
+        }
+    }
+}
+
+/// Who changed what.
 async fn log_changes(peer: Option<Extension<Peer>>, request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let answer = next.run(request).await;
     let by = peer.map_or_else(|| "unknown".into(), |Extension(peer)| peer.to_string());
-    log::info!("{method} {path} by {by}: {}", answer.status());
+    let line = format!("{} {} by {by}", request.method(), request.uri().path());
+    let mut logged = Logged { request: line, answer: None };
+    let answer = next.run(request).await;
+    logged.answer = Some(answer.status());
     answer
 }
 

@@ -143,6 +143,9 @@ impl UnixServer {
         let group = group.map(|group| group_id(group, path)).transpose()?;
         if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty() && !d.exists()) {
             DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed("create", dir))?;
+            // The umask may have taken away what the group needs to get to the socket.
+            fs::set_permissions(dir, Permissions::from_mode(0o755))
+                .map_err(failed("set the mode of", dir))?;
         }
         let lock = lock(path)?;
         remove_stale(path).await?;
@@ -362,16 +365,19 @@ where
         .max_buf_size(HEADER_LIMIT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(connection);
-    let until_told = async {
-        tokio::select! {
-            end = connection.as_mut() => return Some(end),
-            // The sender is never used, only dropped.
-            _ = stopped.changed() => {}
+    tokio::select! {
+        end = connection.as_mut() => {
+            if let Err(e) = end {
+                log::debug!("connection ended: {e}");
+            }
+            return;
         }
-        connection.as_mut().graceful_shutdown();
-        timeout(STOP_TIME, connection.as_mut()).await.ok()
-    };
-    if let Ok(Some(Err(e))) = timeout(CONNECTION_TIME, until_told).await {
-        log::debug!("connection ended: {e}");
+        // The sender is never used, only dropped.
+        _ = stopped.changed() => {}
+        () = tokio::time::sleep(CONNECTION_TIME) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    if timeout(STOP_TIME, connection).await.is_err() {
+        log::debug!("connection cut off: its request or its reader took too long");
     }
 }

@@ -1,0 +1,118 @@
+//! The commands that do their work in this process rather than asking a daemon: one place where the rest of the
+//! program is plugged in.
+
+use std::path::{Path, PathBuf};
+
+use crate::config;
+
+/// `lb run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// `--config`: the file that CLI changes are written back to.
+    pub config: PathBuf,
+    /// `--interface`, as often as given; empty: those of the file.
+    pub interfaces: Vec<String>,
+    /// `--name`.
+    pub name: String,
+    /// `--socket`: where to listen instead of the instance's usual socket.
+    pub socket: Option<PathBuf>,
+    /// Take link and pins away when the daemon ends.
+    pub detach_on_exit: bool,
+}
+
+/// `lb agent`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentOptions {
+    /// Where the agent learns what it serves; absent only with `unprepare`.
+    pub source: Option<AgentSource>,
+    /// `--name`.
+    pub name: String,
+    /// What to do about the host's settings.
+    pub prepare: Prepare,
+    /// Take the program away when the agent ends.
+    pub detach_on_exit: bool,
+    /// Status lines on stdout are JSON.
+    pub json: bool,
+}
+
+/// Where an agent learns its VIPs and tunnel sources.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AgentSource {
+    /// `--config`: `[agent]` of this file.
+    File(PathBuf),
+    /// `--from`: a balancer.
+    Balancer {
+        /// `HOST`, `HOST:PORT` or a URL, as given.
+        address: String,
+        /// Interface of this host; absent: the one that the route to the balancer takes.
+        interface: Option<String>,
+    },
+    /// `--interface`, `--vip`, `--tunnel-source`.
+    Flags(config::Agent),
+}
+
+/// What `lb agent` does about the settings of a backend host (VIP on lo, ARP, reverse path, MTU).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepare {
+    /// Neither: they are as the operator left them.
+    Leave,
+    /// Make them, then run.
+    Prepare,
+    /// Undo exactly what was made, then end.
+    Unprepare,
+}
+
+/// A valid configuration, every default written out, secrets hidden.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// In the notation of `lb.toml`.
+    pub toml: String,
+    /// The same as JSON.
+    pub json: serde_json::Value,
+    /// Number of services.
+    pub services: usize,
+    /// Number of backends of all services.
+    pub backends: usize,
+}
+
+/// What is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// One line per problem, with its place.
+    pub text: String,
+    /// The same as an object whose members join the problem that `--json` prints; `null`: none.
+    pub details: serde_json::Value,
+}
+
+/// The functions behind the verbs. Each blocks until it is done.
+pub struct Hooks {
+    /// Runs the daemon until it is told to stop.
+    pub run: fn(RunOptions) -> anyhow::Result<()>,
+    /// Runs the agent until it is told to stop.
+    pub agent: fn(AgentOptions) -> anyhow::Result<()>,
+    /// Text (JSON if the flag is set) about the agent of this name.
+    pub agent_status: fn(&str, bool) -> anyhow::Result<String>,
+    /// Removes the agent's program and pins; gives what was removed, one item each.
+    pub agent_detach: fn(&str) -> anyhow::Result<Vec<String>>,
+    /// Removes the balancer's links and pins; gives what was removed, one item each; empty when nothing was there.
+    pub detach: fn(&str) -> anyhow::Result<Vec<String>>,
+    /// Reads and validates an `lb.toml` and changes nothing.
+    pub check: fn(&Path) -> Result<Checked, Refused>,
+}
+
+/// What the binary uses.
+pub const HOOKS: Hooks = Hooks {
+    run: |_| not_built_in("lb run"),
+    agent: |_| not_built_in("lb agent"),
+    agent_status: |_, _| not_built_in("lb agent status"),
+    agent_detach: |_| not_built_in("lb agent detach"),
+    detach: |_| not_built_in("lb detach"),
+    check: |_| {
+        let text = "lb check is not built into this binary".into();
+        Err(Refused { text, details: serde_json::Value::Null })
+    },
+};
+
+fn not_built_in<T>(what: &str) -> anyhow::Result<T> {
+    anyhow::bail!("{what} is not built into this binary")
+}
