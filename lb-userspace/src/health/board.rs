@@ -223,11 +223,16 @@ mod tests {
         let expected =
             [("b1".to_owned(), HealthState::Failed, true), ("b2".to_owned(), HealthState::Ready, true)];
         assert_eq!(popped(&mut board), expected);
-        // Once sent, the next one is an event of its own.
-        for _ in 0..2 {
-            board.observe(&b1.key, *life, &Outcome::Good, later);
+        // Once sent, the next ones are events of their own and queue up behind each other.
+        for ((target, life), outcome, times) in [(&started[1], refused(), 3), (&started[0], Outcome::Good, 2)]
+        {
+            for _ in 0..times {
+                board.observe(&target.key, *life, &outcome, later);
+            }
         }
-        assert_eq!(popped(&mut board), [("b1".to_owned(), HealthState::Ready, false)]);
+        let expected =
+            [("b2".to_owned(), HealthState::Failed, false), ("b1".to_owned(), HealthState::Ready, false)];
+        assert_eq!(popped(&mut board), expected);
     }
 
     #[test]

@@ -21,7 +21,8 @@ use super::{
     connect::{close_orderly, connect},
 };
 
-/// Upper bound of the status line and headers together, and so of the memory that an answer can take.
+/// Upper bound of the status line and headers together. Bounds the memory that an answer can take as well: hyper's
+/// buffer grows by doubling, to at most twice this.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Says who asks, for the logs of the backends.
 const AGENT: &str = concat!("lb-health/", env!("CARGO_PKG_VERSION"));
@@ -75,8 +76,10 @@ impl HttpProbe {
 
 /// Sends `request` and reads the head of the final answer (a 1xx is not final).
 async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> hyper::Result<StatusCode> {
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(TokioIo::new(stream)).await?;
+    let mut client = http1::Builder::new();
+    // The former bounds what is read, the latter what is accepted of it.
+    client.max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
+    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await?;
     let answer = pin!(sender.send_request(request));
     let answer = match select(answer, connection).await {
         Either::Left((answer, connection)) => {

@@ -23,7 +23,7 @@ use super::{
     probe,
 };
 
-/// Checks at the same time, if the file descriptors allow it. Each may hold 64 KiB of an answer.
+/// Checks at the same time, if the file descriptors allow it. Each may hold 128 KiB of an answer (see `http.rs`).
 const MAX_IN_FLIGHT: usize = 1024;
 /// Events sent but not yet received; further ones wait in the board, where newer ones replace them.
 const CHANNEL_EVENTS: usize = 64;

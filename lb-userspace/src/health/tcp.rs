@@ -35,7 +35,7 @@ mod tests {
     use super::*;
     use crate::health::{
         probe::run,
-        testing::{accept_queue, closed_port, target_at},
+        testing::{accept_queue, closed_port, soon, target_at},
     };
 
     #[tokio::test]
@@ -63,9 +63,12 @@ mod tests {
         let endpoint = listener.local_addr().unwrap();
         // One connection fills a queue of length 0; from then on the kernel drops every SYN.
         let _filler = TcpStream::connect(endpoint).await.unwrap();
-        while accept_queue(endpoint) == 0 {
-            tokio::task::yield_now().await;
-        }
+        soon(async {
+            while accept_queue(endpoint) == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         let mut target = target_at(endpoint);
         target.health.timeout = Duration::from_millis(100);
         let verdict = run(&TcpProbe, &target).await;

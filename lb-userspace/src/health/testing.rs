@@ -38,6 +38,11 @@ pub(super) fn target_at(endpoint: SocketAddr) -> Target {
     Target { address: endpoint.ip(), port: endpoint.port(), health, ..target("b1") }
 }
 
+/// Waits for what has to come; a minute without it (at once in paused time) fails the test instead of hanging it.
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it did not come within a minute")
+}
+
 type Play = dyn for<'a> Fn(&'a Target, &'a Progress) -> BoxFuture<'a, Verdict> + Send + Sync;
 
 /// A probe that plays a closure, without sockets, and counts.

@@ -11,7 +11,7 @@ use tokio::{
 use super::*;
 use crate::health::{
     probe::run,
-    testing::{closed_port, read_request, serve, serve_bytes, target_at},
+    testing::{closed_port, read_request, serve, serve_bytes, soon, target_at},
 };
 
 fn probe() -> HttpProbe {
@@ -47,7 +47,7 @@ where
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = listener.local_addr().unwrap();
     let task = tokio::spawn(async move { answer(listener.accept().await.unwrap().0).await });
-    (endpoint, async { task.await.unwrap() })
+    (endpoint, async { soon(task).await.unwrap() })
 }
 
 #[tokio::test]
@@ -83,11 +83,11 @@ async fn redirects_are_answers_and_not_followed() {
     })
     .await;
     assert_eq!(not_ready(check(endpoint).await), "GET /ready answered 302 Found, expected 200-299");
-    assert!(received.recv().await.is_some());
+    assert!(soon(received.recv()).await.is_some());
     // A second connection shows that nothing came between.
     let mut stream = TcpStream::connect(endpoint).await.unwrap();
     stream.write_all(b"second\r\n\r\n").await.unwrap();
-    assert_eq!(received.recv().await.as_deref(), Some("second\r\n\r\n"));
+    assert_eq!(soon(received.recv()).await.as_deref(), Some("second\r\n\r\n"));
 }
 
 #[tokio::test]
@@ -225,6 +225,15 @@ async fn endless_headers_are_cut_off() {
         let reason = not_ready(check(endpoint).await);
         assert_eq!(reason, "GET /ready got no usable answer: message head is too large");
         hung_up.await;
+    }
+}
+
+#[tokio::test]
+async fn the_head_may_have_64_kib() {
+    for (filler, good) in [(63 * 1024, true), (64 * 1024, false), (1024 * 1024, false)] {
+        let head = format!("HTTP/1.1 200 OK\r\nx-filler: {}\r\n\r\n", "x".repeat(filler));
+        let verdict = check(serve_bytes(head.leak().as_bytes()).await).await;
+        assert_eq!(verdict == Ok(Outcome::Good), good, "{filler} bytes: {verdict:?}");
     }
 }
 

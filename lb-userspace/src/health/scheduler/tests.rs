@@ -8,7 +8,7 @@ use crate::{
     health::{
         HealthState::{self, Failed, NotReady, Ready, Unknown},
         Outcome,
-        testing::{FakeProbe, closed_port, serve_bytes, target, target_at},
+        testing::{FakeProbe, closed_port, serve_bytes, soon, target, target_at},
     },
 };
 
@@ -50,17 +50,25 @@ fn unavailable() -> Verdict {
 
 /// Lets virtual time pass until `probe` has begun `count` checks; one that takes no time has been reported then.
 async fn begun(probe: &FakeProbe, count: usize) {
-    while probe.begun() < count {
+    for _ in 0..200 * count {
+        if probe.begun() >= count {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    panic!("{} checks begun in twice the time of {count}", probe.begun());
 }
 
 fn state(checker: &Checker, backend: &str) -> HealthState {
     checker.snapshot()[&key(backend)].state
 }
 
+async fn event(events: &mut mpsc::Receiver<Event>) -> Event {
+    soon(events.recv()).await.unwrap()
+}
+
 async fn next(events: &mut mpsc::Receiver<Event>) -> (HealthState, String, bool) {
-    let event = events.recv().await.unwrap();
+    let event = event(events).await;
     (event.status.state, event.status.reason, event.first)
 }
 
@@ -96,9 +104,9 @@ async fn an_adopted_state_is_kept_until_rise_or_fall() {
     let initial = Some(Status { state: Ready, reason: "adopted".into(), since });
     checker.set_targets(vec![Target { initial: initial.clone(), ..target("b1") }]);
     // The first observation is told although nothing changed.
-    let first = events.recv().await.unwrap();
+    let first = event(&mut events).await;
     assert_eq!((Some(first.status), first.first, probe.begun()), (initial, true, 1));
-    let second = events.recv().await.unwrap();
+    let second = event(&mut events).await;
     assert_eq!((second.status.state, second.first, probe.begun()), (Failed, false, 3));
     assert!(second.status.since > since);
 }
@@ -206,7 +214,7 @@ async fn first_checks_come_soon_and_within_the_bound_on_checks_at_a_time() {
     checker.set_targets((0..50).map(|number| target(&format!("b{number}"))).collect());
     let mut seen = BTreeSet::new();
     while seen.len() < 50 {
-        let event = events.recv().await.unwrap();
+        let event = event(&mut events).await;
         assert!(event.first && seen.insert(event.key));
     }
     // Virtual time: 200 ms to begin the last, 50 × 2 ms / 4 if all began at once, and timer ticks.
@@ -248,6 +256,9 @@ async fn a_changed_check_starts_anew_from_the_same_state() {
     unchecked.health.check = Check::None;
     checker.set_targets(vec![unchecked.clone()]);
     assert_eq!(next(&mut events).await, (Ready, "no check configured".into(), false));
+    // The old check is over.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(probe.begun(), 6);
     // Back to a check: still ready until fall.
     checker.set_targets(vec![target("b1")]);
     assert_eq!(state(&checker, "b1"), Ready);
@@ -285,7 +296,7 @@ async fn removed_targets_stop_and_are_forgotten() {
     assert_eq!(asked.lock().unwrap()["b1"], before);
     // Added again it is new.
     checker.set_targets(vec![target("b1"), target("b2")]);
-    let event = events.recv().await.unwrap();
+    let event = event(&mut events).await;
     assert_eq!((event.key, event.first), (key("b1"), true));
 }
 
@@ -305,7 +316,7 @@ async fn a_slow_receiver_gets_the_newest_state_without_a_growing_queue() {
     let newest = checker.snapshot().remove(&key("b1")).unwrap();
     let mut received = Vec::new();
     while received.last().is_none_or(|event: &Event| event.status != newest) {
-        received.push(events.recv().await.unwrap());
+        received.push(event(&mut events).await);
     }
     assert!(received[0].first);
     // What fills the channel, one that had its place, one that waited.
@@ -319,11 +330,14 @@ async fn dropping_the_checker_stops_everything() {
     checker.set_targets(vec![target("b1"), target("b2")]);
     begun(&probe, 2).await;
     drop(checker);
-    while events.recv().await.is_some() {}
+    while soon(events.recv()).await.is_some() {}
     // Every task held the probe.
-    while Arc::strong_count(&probe) > 1 {
-        tokio::task::yield_now().await;
-    }
+    soon(async {
+        while Arc::strong_count(&probe) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
     assert_eq!(probe.begun(), 2);
 }
 
@@ -343,7 +357,7 @@ async fn five_hundred_targets_all_get_their_first_result() {
     checker.set_targets(targets.collect());
     let mut states = BTreeMap::new();
     while states.len() < 500 {
-        let event = events.recv().await.unwrap();
+        let event = event(&mut events).await;
         assert!(event.first, "{event:?}");
         states.insert(event.key.backend, event.status.state);
     }
