@@ -32,11 +32,11 @@ fn find(name: &str, variable: &str, build: &str) -> Result<PathBuf> {
     }
     let exe = env::current_exe().context("where this program itself is")?;
     // A test runs from target/<profile>/deps, a binary from target/<profile>.
-    let folders: Vec<_> = exe.ancestors().skip(1).take(2).collect();
-    let Some(path) = folders.iter().map(|folder| folder.join(name)).find(|path| is_file(path)) else {
-        let places = folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
-        bail!("found no program `{name}` in {places}; build it with `{build}` or set {variable}");
-    };
+    let folder = exe.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).unwrap_or(Path::new("/"));
+    let path = folder.join(name);
+    if !is_file(&path) {
+        bail!("found no program `{name}` in {}; build it with `{build}` or set {variable}", folder.display());
+    }
     Ok(path)
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Seek},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -44,7 +44,8 @@ impl Process {
             .open(log)
             .with_context(|| format!("log of {what}: {}", log.display()))?;
         let log_start = file.metadata()?.len();
-        command.stdout(file.try_clone()?).stderr(file);
+        // In a process group of its own: Ctrl-C in a terminal is for us, and we decide in which order things end.
+        command.stdout(file.try_clone()?).stderr(file).process_group(0);
         let child = command
             .spawn()
             .with_context(|| format!("starting {what}: {}", command.get_program().to_string_lossy()))?;

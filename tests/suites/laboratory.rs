@@ -6,6 +6,9 @@
 #[path = "laboratory/guards.rs"]
 mod guards;
 #[cfg(test)]
+#[path = "laboratory/program.rs"]
+mod program;
+#[cfg(test)]
 #[path = "laboratory/servers.rs"]
 mod servers;
 #[cfg(test)]
