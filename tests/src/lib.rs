@@ -1,1 +1,19 @@
-//! The laboratory and the packet cases.
+//! The laboratory (namespaces, veth topologies, real servers and clients) and the packet cases.
+//!
+//! The suites in `suites/` and the `lab` binary are thin users of this library. Everything that touches the machine
+//! goes through [`cleanup`], which removes it on every way out.
+
+pub mod backend;
+pub mod binaries;
+pub mod cleanup;
+pub mod lab;
+pub mod lb_config;
+pub mod lb_process;
+pub mod netdev;
+pub mod netns;
+pub mod process;
+pub mod server;
+pub mod topology;
+pub mod traffic;
+pub mod wait;
+pub mod xdp_pass;

@@ -1,0 +1,197 @@
+//! A whole scene: the one-arm world with servers, agents and the balancer running in it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    panic::resume_unwind,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use lb_userspace::config::{Announce, Forward};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    backend::Backend,
+    cleanup::Folder,
+    lb_config::{AgentConfig, LbConfig},
+    lb_process::{AgentProcess, LbProcess, has_xdp},
+    topology::{World, world::Host},
+    wait::wait_for,
+};
+
+/// Addresses that the client sends from.
+pub(super) const CLIENTS: u16 = 300;
+/// For `rise` checks of every backend, on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is balanced, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mode {
+    /// IPv4, backends reached by their MAC address
+    L2,
+    /// IPv4 in IPv4
+    Ipip,
+    /// IPv6 in IPv6
+    Ipv6,
+}
+
+/// The parts, in the order in which they go.
+#[derive(Debug)]
+pub(super) struct Scene {
+    pub(super) lb: LbProcess,
+    pub(super) agents: Vec<AgentProcess>,
+    _servers: Vec<Backend>,
+    pub(super) world: World,
+    _folder: Folder,
+    mode: Mode,
+}
+
+impl Mode {
+    pub(super) const ALL: [Self; 3] = [Self::L2, Self::Ipip, Self::Ipv6];
+
+    /// As the command line and the output call it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::L2 => "l2",
+            Self::Ipip => "ipip",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+
+    fn forward(self) -> Forward {
+        match self {
+            Self::L2 => Forward::L2,
+            Self::Ipip | Self::Ipv6 => Forward::Ipip,
+        }
+    }
+}
+
+impl Scene {
+    /// Builds it and waits until every backend is in service.
+    pub(super) fn build(mode: Mode, backends: u8, announce: Announce) -> Result<Self> {
+        eprintln!("lab: namespaces for a client, a router, the balancer and {backends} backends …");
+        let mut plan = World::one_arm().backends(backends);
+        if announce == Announce::Arp {
+            plan = plan.vip_on_lan();
+        }
+        if mode.forward() == Forward::L2 {
+            plan = plan.prepared();
+        }
+        let world = plan.build()?;
+        let folder = Folder::new("logs")?;
+        eprintln!("lab: demo servers …");
+        let servers = at_once(&world.backends, |host| Backend::start(host, folder.path()))?;
+        let agents = if mode.forward() == Forward::Ipip {
+            eprintln!("lab: agents …");
+            let config = AgentConfig::of(&world).to_toml()?;
+            at_once(&world.backends, |host| AgentProcess::start(host, &config))?
+        } else {
+            Vec::new()
+        };
+        eprintln!("lab: the balancer …");
+        let mut config = LbConfig::web(&world, vip(&world, mode), mode.forward(), mode == Mode::Ipv6);
+        config.daemon.announce = announce;
+        let arguments = ["--interface", &world.lb.interface, "--detach-on-exit"];
+        let lb = LbProcess::start_with(&world.lb, &config.to_toml()?, &arguments)?;
+        wait_for("every backend to be in service", READY_LIMIT, || {
+            lb.status().is_ok_and(|s| is_settled(&s))
+        })?;
+        Ok(Self { lb, agents, _servers: servers, world, _folder: folder, mode })
+    }
+
+    /// Ends the balancer as an operator would; the rest goes with the scene.
+    ///
+    /// # Errors
+    /// When the balancer ends badly or leaves its program behind.
+    pub(super) fn end(mut self) -> Result<()> {
+        self.lb.stop()?;
+        let Host { ns, interface, .. } = &self.world.lb;
+        ensure!(
+            !has_xdp(&ns.entry(), interface)?,
+            "lb run --detach-on-exit has left an XDP program on {interface}"
+        );
+        Ok(())
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Where clients send their requests.
+    pub(super) fn target(&self) -> SocketAddr {
+        (vip(&self.world, self.mode), 80).into()
+    }
+
+    /// The client addresses that they come from.
+    pub(super) fn sources(&self) -> Vec<IpAddr> {
+        World::sources_for(self.target().ip(), CLIENTS)
+    }
+
+    /// The daemon's word for the state of each backend, and why; empty when it does not answer.
+    pub(super) fn states(&self) -> Vec<(String, String)> {
+        let status = self.lb.status().unwrap_or_default();
+        let word = |backend: &Value, key: &str| backend[key].as_str().unwrap_or_default().to_owned();
+        backends_of(&status)
+            .map(|backend| {
+                let (state, reason) = (word(backend, "state"), word(backend, "reason"));
+                let shown = if reason.is_empty() { state } else { format!("{state}: {reason}") };
+                (word(backend, "name"), shown)
+            })
+            .collect()
+    }
+}
+
+fn vip(world: &World, mode: Mode) -> IpAddr {
+    match mode {
+        Mode::L2 | Mode::Ipip => world.vip4.into(),
+        Mode::Ipv6 => world.vip6.into(),
+    }
+}
+
+fn backends_of(status: &Value) -> impl Iterator<Item = &Value> {
+    let services = status["services"].as_array().into_iter().flatten();
+    services.flat_map(|service| service["backends"].as_array().into_iter().flatten())
+}
+
+/// Every backend is ready and its next hop known, and the kernel has the table that follows from it.
+fn is_settled(status: &Value) -> bool {
+    let services = status["services"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let installed = services.iter().all(|service| service["desired_digest"] == service["installed_digest"]);
+    let ready = |backend: &Value| backend["state"] == "ready" && backend["next_hop"] == "resolved";
+    !services.is_empty() && installed && backends_of(status).all(ready)
+}
+
+/// Starts something for every host at once.
+fn at_once<T: Send>(hosts: &[Host], start: impl Fn(&Host) -> Result<T> + Sync) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = hosts.iter().map(|host| scope.spawn(|| start(host))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(state: &str, next_hop: &str, installed: &str) -> Value {
+        json!({ "services": [{ "desired_digest": "aa", "installed_digest": installed, "backends": [
+            { "name": "b1", "state": "ready", "next_hop": "resolved" },
+            { "name": "b2", "state": state, "next_hop": next_hop },
+        ] }] })
+    }
+
+    #[test]
+    fn a_scene_is_settled_when_every_part_of_it_is() {
+        assert!(is_settled(&status("ready", "resolved", "aa")));
+        assert!(!is_settled(&status("unknown", "resolved", "aa")));
+        assert!(!is_settled(&status("ready", "waiting for a neighbour", "aa")));
+        assert!(!is_settled(&status("ready", "resolved", "bb")));
+        assert!(!is_settled(&json!({})));
+        assert!(!is_settled(&json!({ "services": [] })));
+    }
+}

@@ -1,0 +1,217 @@
+//! Configuration files for the programs under test: the keys that the suites vary, written as TOML.
+//!
+//! On purpose not the types of `lb_userspace::config`: what is written here is what a user would write.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use lb_userspace::config::{Affinity, Announce, Forward, Protocol, Rate, XdpMode};
+use serde::Serialize;
+
+use crate::topology::World;
+
+/// A whole file of the balancer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LbConfig {
+    /// `[daemon]`.
+    pub daemon: Daemon,
+    /// `[[service]]`.
+    #[serde(rename = "service")]
+    pub services: Vec<Service>,
+}
+
+/// `[daemon]`.
+#[derive(Clone, Debug, Serialize, Default)]
+pub struct Daemon {
+    /// `announce`.
+    pub announce: Announce,
+    /// `xdp_mode`.
+    pub xdp_mode: XdpMode,
+    /// `hash_seed`, hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_seed: Option<String>,
+}
+
+/// `[[service]]`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Service {
+    /// `name`.
+    pub name: String,
+    /// `addresses`.
+    pub addresses: Vec<IpAddr>,
+    /// `ports`.
+    pub ports: Vec<u16>,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `affinity`.
+    pub affinity: Affinity,
+    /// `forward`.
+    pub forward: Forward,
+    /// `[service.health]`.
+    pub health: Health,
+    /// `[service.limit]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// `[[service.backend]]`.
+    #[serde(rename = "backend")]
+    pub backends: Vec<Backend>,
+}
+
+/// `[service.health]`: an HTTP check of the demo server.
+#[derive(Clone, Debug, Serialize)]
+pub struct Health {
+    /// `type`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `path`.
+    pub path: String,
+    /// `port`.
+    pub port: u16,
+    /// `interval`.
+    pub interval: String,
+    /// `timeout`.
+    pub timeout: String,
+    /// `rise`.
+    pub rise: u32,
+    /// `fall`.
+    pub fall: u32,
+}
+
+/// `[service.limit]`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Limit {
+    /// `anonymous`.
+    pub anonymous: Rate,
+}
+
+/// `[[service.backend]]`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Backend {
+    /// `name`.
+    pub name: String,
+    /// `address`.
+    pub address: IpAddr,
+    /// `weight`.
+    pub weight: u16,
+}
+
+/// A whole file of an agent.
+#[derive(Clone, Debug, Serialize)]
+pub struct AgentConfig {
+    /// `[agent]`.
+    pub agent: Agent,
+}
+
+/// `[agent]`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Agent {
+    /// `interface`.
+    pub interface: String,
+    /// `vips`.
+    pub vips: Vec<IpAddr>,
+    /// `tunnel_sources`.
+    pub tunnel_sources: Vec<String>,
+}
+
+impl Default for Health {
+    /// Fast enough for tests, slow enough for a machine that is busy with several worlds.
+    fn default() -> Self {
+        Self {
+            kind: "http".into(),
+            path: "/ready".into(),
+            port: 80,
+            interval: "200ms".into(),
+            timeout: "200ms".into(),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+impl LbConfig {
+    /// One service `web`, TCP port 80 of `vip`, over all backends of `world` by their addresses in `backend_family_v6`
+    /// or IPv4.
+    #[must_use]
+    pub fn web(world: &World, vip: IpAddr, forward: Forward, backends_v6: bool) -> Self {
+        let backends = world.backends.iter().map(|host| Backend {
+            name: host.name.clone(),
+            address: if backends_v6 { host.v6.into() } else { host.v4.into() },
+            weight: 100,
+        });
+        let service = Service {
+            name: "web".into(),
+            addresses: vec![vip],
+            ports: vec![80],
+            protocol: Protocol::Tcp,
+            affinity: Affinity::Addresses,
+            forward,
+            health: Health::default(),
+            limit: None,
+            backends: backends.collect(),
+        };
+        Self { daemon: Daemon::default(), services: vec![service] }
+    }
+
+    /// As the text of a file.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("writing the balancer's configuration")
+    }
+}
+
+impl AgentConfig {
+    /// For a backend of `world`: both VIPs, and tunnels from the balancer's own addresses.
+    #[must_use]
+    pub fn of(world: &World) -> Self {
+        let tunnel_sources = vec![format!("{}/32", world.lb.v4), format!("{}/128", world.lb.v6)];
+        let vips = vec![world.vip4.into(), world.vip6.into()];
+        Self { agent: Agent { interface: "eth0".into(), vips, tunnel_sources } }
+    }
+
+    /// As the text of a file.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("writing an agent's configuration")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_reads_like_the_documented_one() {
+        let config = LbConfig {
+            daemon: Daemon { announce: Announce::Arp, ..Daemon::default() },
+            services: vec![Service {
+                name: "web".into(),
+                addresses: vec!["192.0.2.10".parse().unwrap()],
+                ports: vec![80, 443],
+                protocol: Protocol::Tcp,
+                affinity: Affinity::Source,
+                forward: Forward::L2,
+                health: Health::default(),
+                limit: Some(Limit { anonymous: Rate { rate: 1000, burst: 50 } }),
+                backends: vec![Backend {
+                    name: "b1".into(),
+                    address: "198.51.100.11".parse().unwrap(),
+                    weight: 7,
+                }],
+            }],
+        };
+        let text: toml::Table = config.to_toml().unwrap().parse().unwrap();
+        let service = &text["service"][0];
+        assert_eq!(text["daemon"]["announce"].as_str(), Some("arp"));
+        assert_eq!(service["addresses"][0].as_str(), Some("192.0.2.10"));
+        assert_eq!(service["ports"][1].as_integer(), Some(443));
+        assert_eq!(service["forward"].as_str(), Some("l2"));
+        assert_eq!(service["affinity"].as_str(), Some("source"));
+        assert_eq!(service["health"]["type"].as_str(), Some("http"));
+        assert_eq!(service["limit"]["anonymous"]["burst"].as_integer(), Some(50));
+        assert_eq!(service["backend"][0]["name"].as_str(), Some("b1"));
+    }
+}
