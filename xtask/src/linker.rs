@@ -3,6 +3,7 @@
 //! bpf-linker is tied to one LLVM: its own must be at least the compiler's. It is either built against the LLVM of
 //! the distribution, or taken as the project's prebuilt program, which has the newest LLVM inside.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,7 +26,7 @@ pub(crate) fn install(places: &Places, machine: &Machine, llvm: u32) -> Result<(
         bail!("rustc has LLVM {llvm}, newer than bpf-linker {MIN_LINKER} knows ({NEWEST_LLVM})");
     }
     if let Some(with) = development_files(llvm) {
-        return from_source(cache, with);
+        return from_source(places, cache, with);
     }
     if let Some(binstall) = program(places, "cargo-binstall") {
         match prebuilt(&binstall, cache) {
@@ -38,7 +39,7 @@ pub(crate) fn install(places: &Places, machine: &Machine, llvm: u32) -> Result<(
             let package = format!("llvm-{with}-dev");
             if apt::offers(machine, &package)? {
                 apt::install(machine, &[&package], &format!("bpf-linker is built against LLVM {with}"))?;
-                return from_source(cache, with);
+                return from_source(places, cache, with);
             }
         }
     }
@@ -60,13 +61,17 @@ fn prefix(llvm: u32) -> PathBuf {
     PathBuf::from(format!("/usr/lib/llvm-{llvm}"))
 }
 
-fn from_source(cache: &Path, llvm: u32) -> Result<()> {
-    say(&format!("building bpf-linker {MIN_LINKER} against LLVM {llvm} (about a minute, once)"));
+fn from_source(places: &Places, cache: &Path, llvm: u32) -> Result<()> {
+    say(&format!("building bpf-linker {MIN_LINKER} against LLVM {llvm} (one to four minutes, once)"));
+    let root = linker_root(cache, MIN_LINKER, llvm);
+    // Cargo would advise to add the directory to PATH, which nobody needs to do.
+    let path = places.path.iter().cloned().chain([root.join("bin")]);
     let mut command = Command::new(host_cargo());
     command
         .args(["install", &format!("bpf-linker@{MIN_LINKER}"), "--locked", "--no-default-features"])
         .args(["--features", &format!("llvm-{llvm}"), "--root"])
-        .arg(linker_root(cache, MIN_LINKER, llvm))
+        .arg(&root)
+        .env("PATH", env::join_paths(path)?)
         .env("LLVM_PREFIX", prefix(llvm));
     run(away(&mut command))
 }
