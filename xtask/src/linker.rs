@@ -1,0 +1,102 @@
+//! Getting a bpf-linker into the tool cache.
+//!
+//! bpf-linker is tied to one LLVM: its own must be at least the compiler's. It is either built against the LLVM of
+//! the distribution, or taken as the project's prebuilt program, which has the newest LLVM inside.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::apt;
+use crate::ebpf_toolchain::{MIN_LINKER, Places, linker_root};
+use crate::machine::Machine;
+use crate::process::{run, run_silently, say};
+use crate::workspace::{host_cargo, program, root};
+
+/// The LLVM inside the prebuilt bpf-linker, which is also the newest that its source can be built against.
+const NEWEST_LLVM: u32 = 23;
+
+/// Installs a bpf-linker that reads the bitcode of LLVM `llvm`, or says why it cannot.
+pub(crate) fn install(places: &Places, machine: &Machine, llvm: u32) -> Result<()> {
+    let cache =
+        places.tool_cache.as_deref().context("neither XDG_CACHE_HOME nor HOME says where to install")?;
+    if llvm > NEWEST_LLVM {
+        bail!("rustc has LLVM {llvm}, newer than bpf-linker {MIN_LINKER} knows ({NEWEST_LLVM})");
+    }
+    if let Some(with) = development_files(llvm) {
+        return from_source(places, cache, with);
+    }
+    if let Some(binstall) = program(places, "cargo-binstall") {
+        match prebuilt(&binstall, cache) {
+            Ok(()) => return Ok(()),
+            Err(error) => say(&format!("no prebuilt bpf-linker ({error:#}); building one instead")),
+        }
+    }
+    if machine.apt {
+        for with in llvm..=NEWEST_LLVM {
+            let package = format!("llvm-{with}-dev");
+            if apt::offers(machine, &package)? {
+                apt::install(machine, &[&package], &format!("bpf-linker is built against LLVM {with}"))?;
+                return from_source(places, cache, with);
+            }
+        }
+    }
+    Err(anyhow!(
+        "no bpf-linker with LLVM {llvm} or later, and no LLVM to build one: `cargo install cargo-binstall` and run \
+         this again to get it prebuilt, or install the development files of LLVM {llvm}"
+    ))
+}
+
+/// The lowest LLVM, from `llvm` up, whose development files are where Debian and Ubuntu put them.
+fn development_files(llvm: u32) -> Option<u32> {
+    (llvm..=NEWEST_LLVM).find(|with| {
+        let prefix = prefix(*with);
+        prefix.join("bin/llvm-config").is_file() && prefix.join("include/llvm-c/Core.h").is_file()
+    })
+}
+
+fn prefix(llvm: u32) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/llvm-{llvm}"))
+}
+
+fn from_source(places: &Places, cache: &Path, llvm: u32) -> Result<()> {
+    say(&format!("building bpf-linker {MIN_LINKER} against LLVM {llvm} (one to four minutes, once)"));
+    let root = linker_root(cache, MIN_LINKER, llvm);
+    // Cargo would advise to add the directory to PATH, which nobody needs to do.
+    let path = places.path.iter().cloned().chain([root.join("bin")]);
+    let mut command = Command::new(host_cargo());
+    command
+        .args(["install", &format!("bpf-linker@{MIN_LINKER}"), "--locked", "--no-default-features"])
+        .args(["--features", &format!("llvm-{llvm}"), "--root"])
+        .arg(&root)
+        .env("PATH", env::join_paths(path)?)
+        .env("LLVM_PREFIX", prefix(llvm));
+    run(away(&mut command))
+}
+
+fn prebuilt(binstall: &Path, cache: &Path) -> Result<()> {
+    say(&format!("downloading bpf-linker {MIN_LINKER}"));
+    let mut command = Command::new(binstall);
+    command
+        .args([
+            &format!("bpf-linker@{MIN_LINKER}"),
+            "--no-confirm",
+            "--disable-strategies",
+            "compile",
+            "--root",
+        ])
+        .arg(linker_root(cache, MIN_LINKER, NEWEST_LLVM));
+    run_silently(away(&mut command))
+}
+
+/// Runs a command where neither this workspace's configuration nor the flags of its developer apply.
+fn away(command: &mut Command) -> &mut Command {
+    let outside = root().parent().unwrap_or(Path::new("/"));
+    command
+        .current_dir(outside)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_TARGET_DIR")
+}
