@@ -21,7 +21,7 @@ use hyper_util::{
 use nix::unistd::{Gid, Group};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixSocket, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream},
     sync::{Semaphore, watch},
     time::timeout,
 };
@@ -176,17 +176,8 @@ impl UnixServer {
     /// Answers until `shutdown` is ready, then lets open requests finish (at most 5 s) and removes the socket.
     pub async fn serve(self, control: Arc<dyn Control>, shutdown: impl Future<Output = ()> + Send) {
         let app = router::router(control);
-        let accept = async || {
-            let (stream, _) = self.listener.accept().await?;
-            let peer = stream.peer_cred().ok().map(|c| Peer { uid: c.uid(), pid: c.pid() });
-            let app = match peer {
-                Some(peer) => app.clone().layer(Extension(peer)),
-                None => app.clone(),
-            };
-            Ok((stream, app))
-        };
         log::info!("API on {}", self.path.display());
-        serve_all(accept, shutdown).await;
+        serve_all(&UnixDoor { listener: &self.listener, app }, shutdown).await;
     }
 }
 
@@ -240,12 +231,8 @@ impl TcpServer {
     /// Answers until `shutdown` is ready, then lets open requests finish (at most 5 s).
     pub async fn serve(self, control: Arc<dyn Control>, shutdown: impl Future<Output = ()> + Send) {
         let app = public::router(control, PUBLIC_KEEP);
-        let accept = async || {
-            let (stream, _) = self.listener.accept().await?;
-            Ok((stream, app.clone()))
-        };
         log::info!("metrics and status page on http://{}", self.address);
-        serve_all(accept, shutdown).await;
+        serve_all(&TcpDoor { listener: &self.listener, app }, shutdown).await;
     }
 }
 
@@ -318,19 +305,54 @@ async fn remove_stale(path: &Path) -> Result<(), ServeError> {
     }
 }
 
+/// Where connections come in, each with the routes that it may use. (An async closure would do, but its future cannot
+/// be shown to be `Send`.)
+trait Door: Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Router)>> + Send;
+}
+
+struct UnixDoor<'l> {
+    listener: &'l UnixListener,
+    app: Router,
+}
+
+impl Door for UnixDoor<'_> {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Router)> {
+        let (stream, _) = self.listener.accept().await?;
+        let peer = stream.peer_cred().ok().map(|c| Peer { uid: c.uid(), pid: c.pid() });
+        let app = match peer {
+            Some(peer) => self.app.clone().layer(Extension(peer)),
+            None => self.app.clone(),
+        };
+        Ok((stream, app))
+    }
+}
+
+struct TcpDoor<'l> {
+    listener: &'l TcpListener,
+    app: Router,
+}
+
+impl Door for TcpDoor<'_> {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Router)> {
+        let (stream, _) = self.listener.accept().await?;
+        Ok((stream, self.app.clone()))
+    }
+}
+
 /// Takes connections until `shutdown`; then stops taking, tells the open ones to finish, and waits for them.
-async fn serve_all<S>(
-    accept: impl AsyncFn() -> io::Result<(S, Router)>,
-    shutdown: impl Future<Output = ()> + Send,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn serve_all(door: &impl Door, shutdown: impl Future<Output = ()> + Send) {
     let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
     let (stop, stopped) = watch::channel(());
     let accept_all = async {
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            match accept().await {
+            match door.accept().await {
                 Ok((stream, app)) => {
                     let stopped = stopped.clone();
                     tokio::spawn(async move {

@@ -102,16 +102,39 @@ pub struct Hooks {
 
 /// What the binary uses.
 pub const HOOKS: Hooks = Hooks {
-    run: |_| not_built_in("lb run"),
+    run: |options| {
+        crate::daemon::run(crate::daemon::Options {
+            config: options.config,
+            interfaces: options.interfaces,
+            name: options.name,
+            socket: options.socket,
+            detach_on_exit: options.detach_on_exit,
+        })
+    },
     agent: |_| not_built_in("lb agent"),
     agent_status: |_, _| not_built_in("lb agent status"),
     agent_detach: |_| not_built_in("lb agent detach"),
-    detach: |_| not_built_in("lb detach"),
-    check: |_| {
-        let text = "lb check is not built into this binary".into();
-        Err(Refused { text, details: serde_json::Value::Null })
-    },
+    detach: crate::daemon::detach,
+    check,
 };
+
+fn check(path: &Path) -> Result<Checked, Refused> {
+    let config = config::Config::load(path).map_err(|error| Refused {
+        text: error.to_string(),
+        details: serde_json::to_value(&error).unwrap_or_default(),
+    })?;
+    let printed = config.printed(config::Secrets::Hidden);
+    let failed = |error: &dyn std::fmt::Display| Refused {
+        text: format!("the configuration is valid but cannot be printed: {error}"),
+        details: serde_json::Value::Null,
+    };
+    Ok(Checked {
+        toml: printed.to_toml().map_err(|e| failed(&e))?,
+        json: serde_json::to_value(&printed).map_err(|e| failed(&e))?,
+        services: config.services.len(),
+        backends: config.services.iter().map(|s| s.backends.len()).sum(),
+    })
+}
 
 fn not_built_in<T>(what: &str) -> anyhow::Result<T> {
     anyhow::bail!("{what} is not built into this binary")

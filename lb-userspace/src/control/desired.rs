@@ -154,11 +154,14 @@ impl Desired {
             })
         };
         let members: Vec<Option<Member>> = list.iter().map(member).collect();
-        let weight = |id: &Option<u64>| id.and_then(|id| Some((id, u32::from(backends.get(&id)?.weight)))).unwrap_or((0, 0));
+        let weight = |id: &Option<u64>| {
+            id.and_then(|id| Some((id, u32::from(backends.get(&id)?.weight)))).unwrap_or((0, 0))
+        };
         let input = TableInput { members: list.iter().map(weight).collect(), slots: service.table_slots };
         let available = |(member, id): (&Option<Member>, &Option<u64>)| {
             let backend = id.and_then(|id| backends.get(&id));
-            member.as_ref().is_some_and(|m| m.health == READY) && backend.is_some_and(|b| b.state == AdminState::Up)
+            member.as_ref().is_some_and(|m| m.health == READY)
+                && backend.is_some_and(|b| b.state == AdminState::Up)
         };
         let available: Vec<bool> = members.iter().zip(&list).map(available).collect();
         let tables = self.tables(&service.name, &input, available, used)?;
@@ -188,8 +191,11 @@ impl Desired {
             used.insert(input.clone(), tables.clone());
             return Ok(tables);
         }
-        let members: Vec<maglev::Member> =
-            input.members.iter().map(|(identity, weight)| maglev::Member { identity: *identity, weight: *weight }).collect();
+        let members: Vec<maglev::Member> = input
+            .members
+            .iter()
+            .map(|(identity, weight)| maglev::Member { identity: *identity, weight: *weight })
+            .collect();
         let base = match cached {
             Some(tables) => tables.base.clone(),
             None => maglev::build(&members, input.slots, &self.seed.0, &mut self.scratch)

@@ -4,7 +4,7 @@ use log::{info, warn};
 
 use super::core::{Core, Moved};
 use crate::{
-    api::{ApiError, BackendPatch, Change, NewBackend},
+    api::{ApiError, BackendPatch, Change, NewBackend, change::default_weight},
     config::{self, Config, ConfigError, Digest, Limit, Rate, edit},
 };
 
@@ -28,7 +28,10 @@ impl Edit {
             Self::Remove { service, backend } => format!("removed {service}/{backend}"),
             Self::Set { service, backend, .. } => format!("set {service}/{backend}"),
             Self::Limit { service, limit: Some(rate) } => {
-                format!("{service}: at most {} packets per second per source, burst {}", rate.rate, rate.burst)
+                format!(
+                    "{service}: at most {} packets per second per source, burst {}",
+                    rate.rate, rate.burst
+                )
             }
             Self::Limit { service, limit: None } => format!("{service}: no limit"),
         }
@@ -42,7 +45,7 @@ impl Edit {
                     name: backend.name.clone(),
                     address: backend.address,
                     port: backend.port,
-                    weight: (backend.weight != crate::api::default_weight()).then_some(backend.weight),
+                    weight: (backend.weight != default_weight()).then_some(backend.weight),
                     state: (backend.state != config::AdminState::Up).then_some(backend.state),
                 },
             ),
@@ -99,7 +102,13 @@ impl Core {
             return Err(ApiError::internal(format!("nothing was changed: {error}")));
         }
         self.applied = Digest::of(&new_text);
-        info!("{} (generation {}, {} of {} slots moved)", edit.words(), self.generation, moved.slots, moved.of);
+        info!(
+            "{} (generation {}, {} of {} slots moved)",
+            edit.words(),
+            self.generation,
+            moved.slots,
+            moved.of
+        );
         Ok(self.answer(true, moved, edit.words()))
     }
 
@@ -159,9 +168,13 @@ fn edit_refused(error: &edit::EditError) -> ApiError {
     use edit::EditError;
     let text = error.to_string();
     match error {
-        EditError::NoService { name, .. } | EditError::NoBackend { name, .. } => ApiError::not_found(text).found(name),
+        EditError::NoService { name, .. } | EditError::NoBackend { name, .. } => {
+            ApiError::not_found(text).found(name)
+        }
         EditError::BackendExists { name, .. } => ApiError::conflict(text).field("name").found(name),
-        EditError::AddressTaken { address, .. } => ApiError::conflict(text).field("address").found(address.to_string()),
+        EditError::AddressTaken { address, .. } => {
+            ApiError::conflict(text).field("address").found(address.to_string())
+        }
         EditError::Value { key, .. } => ApiError::invalid(text).field(*key),
         EditError::NothingToChange | EditError::Form(_) => ApiError::invalid(text),
     }

@@ -60,9 +60,9 @@ pub(super) struct Health(HashMap<String, HashMap<String, Status>>);
 impl Health {
     /// Takes news in; says whether the state changed.
     pub(super) fn update(&mut self, key: &TargetKey, status: Status) -> bool {
+        let state = status.state;
         let backends = self.0.entry(key.service.clone()).or_default();
-        let old = backends.insert(key.backend.clone(), status.clone());
-        old.is_none_or(|old| old.state != status.state)
+        backends.insert(key.backend.clone(), status).is_none_or(|old| old.state != state)
     }
 
     /// The status of a backend.
@@ -137,7 +137,9 @@ impl Core {
     pub(super) fn refresh(&mut self) {
         let config = self.config.clone();
         match self.install(&config) {
-            Ok((true, moved)) => info!("generation {}: {} of {} slots moved", self.generation, moved.slots, moved.of),
+            Ok((true, moved)) => {
+                info!("generation {}: {} of {} slots moved", self.generation, moved.slots, moved.of);
+            }
             Ok((false, _)) => {}
             Err(error) => error!("the tables stay as they were: {error:#}"),
         }
@@ -198,14 +200,22 @@ fn unix_seconds(time: SystemTime) -> u64 {
 }
 
 /// The health that the maps remember, by target.
-pub(super) fn adopted_health(config: &Config, desired: &Desired, adopted: &Adopted) -> HashMap<TargetKey, Status> {
+pub(super) fn adopted_health(
+    config: &Config,
+    desired: &Desired,
+    adopted: &Adopted,
+) -> HashMap<TargetKey, Status> {
     use crate::control::identity;
     let mut statuses = HashMap::new();
     for service in &config.services {
-        let Some(known) = adopted.services.get(&identity::service(desired.seed(), &service.name)) else { continue };
+        let Some(known) = adopted.services.get(&identity::service(desired.seed(), &service.name)) else {
+            continue;
+        };
         for backend in &service.backends {
             let member = known.members.get(&identity::member(desired.seed(), backend.address, backend.port));
-            let Some((member, state)) = member.and_then(|m| Some((m, health_state(m.health)?))) else { continue };
+            let Some((member, state)) = member.and_then(|m| Some((m, health_state(m.health)?))) else {
+                continue;
+            };
             let key = TargetKey { service: service.name.clone(), backend: backend.name.clone() };
             let since = UNIX_EPOCH + std::time::Duration::from_secs(member.since);
             statuses.insert(key, Status { state, reason: "as before the restart".into(), since });
@@ -238,7 +248,11 @@ fn check_port(service: &Service, backend: Option<u16>) -> u16 {
         Ports::Ranges(ranges) => ranges.first().map(|r| *r.start()),
         Ports::Any => None,
     };
-    service.health.port.or(backend).or(first).unwrap_or(if service.health.check == Check::None { 0 } else { 80 })
+    service.health.port.or(backend).or(first).unwrap_or(if service.health.check == Check::None {
+        0
+    } else {
+        80
+    })
 }
 
 /// All addresses that a way is needed to.
@@ -278,10 +292,11 @@ fn moved(old: &Snapshot, new: &Snapshot) -> Moved {
             sum.slots += service.table.len() as u64;
             continue;
         }
-        let owner = |s: &model::Service, slot: u16| s.members.get(usize::from(slot)).and_then(|m| Some(m.as_ref()?.identity));
+        let owner = |s: &model::Service, slot: u16| {
+            s.members.get(usize::from(slot)).and_then(|m| Some(m.as_ref()?.identity))
+        };
         let pairs = previous.table.iter().zip(service.table.iter());
         sum.slots += pairs.filter(|(a, b)| owner(previous, **a) != owner(service, **b)).count() as u64;
     }
     sum
 }
-

@@ -52,7 +52,12 @@ impl Control for Handle {
         self.change(Edit::Remove { service: service.into(), backend: backend.into() })
     }
 
-    fn set_backend<'a>(&'a self, service: &'a str, backend: &'a str, patch: BackendPatch) -> Reply<'a, Change> {
+    fn set_backend<'a>(
+        &'a self,
+        service: &'a str,
+        backend: &'a str,
+        patch: BackendPatch,
+    ) -> Reply<'a, Change> {
         self.change(Edit::Set { service: service.into(), backend: backend.into(), patch })
     }
 

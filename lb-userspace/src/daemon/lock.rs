@@ -24,7 +24,11 @@ pub(super) struct InstanceLock {
 impl InstanceLock {
     /// Takes the lock of `name`.
     pub(super) fn take(name: &str) -> anyhow::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o755).create(RUN).with_context(|| format!("cannot make {RUN}"))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(RUN)
+            .with_context(|| format!("cannot make {RUN}"))?;
         let path = Path::new(RUN).join(format!("{name}.lock"));
         let file = OpenOptions::new()
             .create(true)
@@ -36,7 +40,9 @@ impl InstanceLock {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Self { _file: file }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                bail!("a daemon of instance {name:?} is running already: stop it, or start this one with another --name")
+                bail!(
+                    "a daemon of instance {name:?} is running already: stop it, or start this one with another --name"
+                )
             }
             Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }

@@ -38,7 +38,9 @@ fn kept(path: &Path) -> anyhow::Result<Seed> {
         return Ok(Seed(seed));
     }
     let mut seed = [0; 32];
-    fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut seed)).context("cannot read /dev/urandom")?;
+    fs::File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut seed))
+        .context("cannot read /dev/urandom")?;
     if let Some(directory) = path.parent() {
         DirBuilder::new()
             .recursive(true)

@@ -53,11 +53,12 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let detach_on_exit = options.detach_on_exit;
     let pins = Pins::balancer(&options.name);
 
+    let unix = UnixServer::bind(&socket, None).await?;
     let started = tokio::select! {
         started = Started::new(options, &pins) => started?,
         () = stop.wait() => return Ok(()),
     };
-    let result = started.serve(&socket, &mut stop).await;
+    let result = started.serve(unix, &mut stop).await;
     if detach_on_exit {
         detach(&pins).await?;
     } else {
@@ -166,7 +167,7 @@ impl Started {
     }
 
     /// Answers requests and follows the world until told to stop.
-    async fn serve(mut self, socket: &std::path::Path, stop: &mut Stop) -> anyhow::Result<()> {
+    async fn serve(mut self, unix: UnixServer, stop: &mut Stop) -> anyhow::Result<()> {
         let (jobs, mut queue) = mpsc::channel::<Job>(JOBS);
         let handle = Arc::new(Handle(jobs));
         let (end, _) = watch::channel(false);
@@ -177,7 +178,6 @@ impl Started {
                 let _ = ended.wait_for(|end| *end).await;
             }
         };
-        let unix = UnixServer::bind(socket, None).await?;
         let mut servers = vec![tokio::spawn(unix.serve(handle.clone(), ended(&end)))];
         if let Some(address) = self.core.config.daemon.listen {
             let tcp = TcpServer::bind(address).await?;
@@ -220,9 +220,9 @@ impl Started {
 
     /// Takes in all the news there is, then installs once.
     fn take_health(&mut self, first: Event) {
-        let mut changed = self.core.take_event(first);
+        let mut changed = self.core.take_event(&first);
         while let Ok(event) = self.health.try_recv() {
-            changed |= self.core.take_event(event);
+            changed |= self.core.take_event(&event);
         }
         if changed {
             self.core.refresh();
@@ -281,7 +281,8 @@ fn open_installer(
 
 /// Waits until every backend has been checked once, or would have been.
 async fn first_round(config: &Config, events: &mut mpsc::Receiver<Event>, health: &mut Health) {
-    let mut missing: HashSet<TargetKey> = targets(config, &HashMap::new()).into_iter().map(|t| t.key).collect();
+    let mut missing: HashSet<TargetKey> =
+        targets(config, &HashMap::new()).into_iter().map(|t| t.key).collect();
     let longest = config.services.iter().map(|s| s.health.timeout).max().unwrap_or_default();
     let deadline = Instant::now() + longest + FIRST_ROUND_GRACE;
     while !missing.is_empty() {
@@ -310,7 +311,8 @@ impl Core {
                 AttachMode::Generic => "generic",
             });
             let program = dataplane::balancer(&mut self.ebpf)?;
-            let attachment = dataplane::attach(program, &self.pins, &name, self.config.daemon.xdp_mode, current)?;
+            let attachment =
+                dataplane::attach(program, &self.pins, &name, self.config.daemon.xdp_mode, current)?;
             self.attachments.push(attachment);
             self.announce(link);
         }
@@ -338,7 +340,9 @@ impl Core {
     pub(super) fn follow_interfaces(&mut self) {
         for name in self.config.daemon.interfaces.clone() {
             let Ok(link) = self.links.by_name(&name) else {
-                warn!("interface {name} is gone: nothing is balanced there until it is back and the daemon restarted");
+                warn!(
+                    "interface {name} is gone: nothing is balanced there until it is back and the daemon restarted"
+                );
                 continue;
             };
             let (index, mac) = (link.index, link.ethernet());
@@ -354,7 +358,7 @@ impl Core {
     }
 
     /// Takes one piece of news in; says whether it changes anything.
-    fn take_event(&mut self, event: Event) -> bool {
+    fn take_event(&mut self, event: &Event) -> bool {
         let known = self.config.services.iter().find(|s| s.name == event.key.service);
         if known.is_none_or(|s| s.backends.iter().all(|b| b.name != event.key.backend)) {
             return false;
@@ -396,4 +400,3 @@ pub(super) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> an
         .context("cannot start the runtime")?
         .block_on(future)
 }
-

@@ -9,8 +9,8 @@ use crate::{
     api::{
         ApiError,
         types::{
-            BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status, Timestamp,
-            port_words,
+            BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status,
+            Timestamp, port_words,
         },
     },
     config::{AdminState, Backend, Service},
@@ -75,10 +75,10 @@ impl Core {
             .iter()
             .map(|backend| {
                 let member = identity::member(self.desired.seed(), backend.address, backend.port);
-                let index =
-                    model.and_then(|m| m.members.iter().position(|m| m.as_ref().is_some_and(|m| m.identity == member)));
-                let slots =
-                    index.and_then(|i| report.as_ref()?.shares.get(i).copied()).unwrap_or_default();
+                let index = model.and_then(|m| {
+                    m.members.iter().position(|m| m.as_ref().is_some_and(|m| m.identity == member))
+                });
+                let slots = index.and_then(|i| report.as_ref()?.shares.get(i).copied()).unwrap_or_default();
                 let counter = counters.get(&(id, member)).copied().unwrap_or_default();
                 self.backend(service, backend, slots, counter)
             })
@@ -138,11 +138,15 @@ impl Core {
         let mut warnings = Vec::new();
         if self.seed_is_own {
             warnings.push(
-                "no hash_seed is configured: this balancer made its own and is not part of a group".to_owned(),
+                "no hash_seed is configured: this balancer made its own and is not part of a group"
+                    .to_owned(),
             );
         }
         for attachment in self.attachments.iter().filter(|a| a.mode == "generic") {
-            warnings.push(format!("{}: generic mode, slower than native ({})", attachment.interface, attachment.reason));
+            warnings.push(format!(
+                "{}: generic mode, slower than native ({})",
+                attachment.interface, attachment.reason
+            ));
         }
         for service in &self.snapshot.services {
             if service.table.first() == Some(&lb_common::abi::slot::EMPTY) {
@@ -152,7 +156,9 @@ impl Core {
                     .iter()
                     .find(|s| identity::service(self.desired.seed(), &s.name) == service.identity)
                     .map_or("?", |s| s.name.as_str());
-                warnings.push(format!("service {name:?} has no backend that takes packets: all of them are dropped"));
+                warnings.push(format!(
+                    "service {name:?} has no backend that takes packets: all of them are dropped"
+                ));
             }
         }
         warnings

@@ -57,7 +57,8 @@ pub fn reset(ebpf: &mut Ebpf, indices: &[u32]) -> Result<(), DataplaneError> {
     let error = |e: aya::maps::MapError| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() };
     let map = ebpf.map_mut(maps::COUNTERS).ok_or(DataplaneError::Object { what: maps::COUNTERS })?;
     let mut counters: PerCpuArray<&mut MapData, Counter> = PerCpuArray::try_from(map).map_err(error)?;
-    let cpus = aya::util::nr_cpus().map_err(|(_, e)| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(_, e)| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;
     for index in indices {
         let zero = PerCpuValues::try_from(vec![Counter::default(); cpus])
             .map_err(|e| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use lb_common::abi::ABI_VERSION;
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    mount::MsFlags,
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
 
 use super::DataplaneError;
 
@@ -70,11 +73,15 @@ impl Pins {
     /// Makes the directory, readable by root only.
     ///
     /// # Errors
-    /// When there is no BPF file system, or pins of another ABI version are there.
+    /// When there is no BPF file system and none can be mounted, or pins of another ABI version are there.
     pub fn prepare(&self) -> Result<(), DataplaneError> {
-        let found = statfs(BPFFS).map(|s| s.filesystem_type() == BPF_FS_MAGIC).unwrap_or(false);
-        if !found {
-            return Err(DataplaneError::NoBpffs { path: BPFFS });
+        if !is_mounted() {
+            // Where systemd runs it is mounted at boot; elsewhere nobody may have done it yet.
+            let mounted = nix::mount::mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"));
+            if mounted.is_err() || !is_mounted() {
+                return Err(DataplaneError::NoBpffs { path: BPFFS });
+            }
+            log::info!("mounted a BPF file system at {BPFFS}");
         }
         if let Some(other) = self.other_version() {
             return Err(DataplaneError::OtherAbi {
@@ -133,6 +140,10 @@ pub struct Removed {
     pub interfaces: Vec<String>,
     /// Number of maps unpinned.
     pub maps: usize,
+}
+
+fn is_mounted() -> bool {
+    statfs(BPFFS).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC)
 }
 
 fn is_link(path: &Path) -> bool {
