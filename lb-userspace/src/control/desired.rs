@@ -32,6 +32,9 @@ pub const READY: u8 = 1;
 pub trait View {
     /// Health of a backend.
     fn condition(&self, service: &str, backend: &str) -> Condition;
+    /// Whether a backend was added while the daemon ran and has not been ready since: until then the table is built
+    /// without it. (Built with it, its slots would go to other members first and to it later: two moves for one.)
+    fn joining(&self, service: &str, backend: &str) -> bool;
     /// The way to an address, if it is known.
     fn hop(&self, address: IpAddr) -> Option<Hop>;
 }
@@ -155,9 +158,14 @@ impl Desired {
         };
         let members: Vec<Option<Member>> = list.iter().map(member).collect();
         let weight = |id: &Option<u64>| {
-            id.and_then(|id| Some((id, u32::from(backends.get(&id)?.weight)))).unwrap_or((0, 0))
+            let (id, backend) = id.and_then(|id| Some((id, *backends.get(&id)?)))?;
+            let joining = view.joining(&service.name, &backend.name);
+            Some((id, if joining { 0 } else { u32::from(backend.weight) }))
         };
-        let input = TableInput { members: list.iter().map(weight).collect(), slots: service.table_slots };
+        let input = TableInput {
+            members: list.iter().map(|id| weight(id).unwrap_or_default()).collect(),
+            slots: service.table_slots,
+        };
         let available = |(member, id): (&Option<Member>, &Option<u64>)| {
             let backend = id.and_then(|id| backends.get(&id));
             member.as_ref().is_some_and(|m| m.health == READY)

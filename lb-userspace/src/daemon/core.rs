@@ -1,7 +1,7 @@
 //! The state of the daemon, owned by one task.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -45,6 +45,8 @@ pub(super) struct Core {
     pub(super) snapshot: Snapshot,
     pub(super) checker: Checker,
     pub(super) health: Health,
+    /// Backends that were added to a running service and have not been ready yet.
+    pub(super) joining: HashSet<TargetKey>,
     pub(super) resolver: Resolver,
     pub(super) links: Arc<Inventory>,
     pub(super) routes: Arc<nexthop::Snapshot>,
@@ -90,6 +92,7 @@ impl Health {
 /// What a snapshot is made from, besides the configuration.
 struct CoreView<'c> {
     health: &'c Health,
+    joining: &'c HashSet<TargetKey>,
     routes: &'c nexthop::Snapshot,
     links: &'c Inventory,
     tunnel_sources: &'c [ipnet::IpNet],
@@ -101,6 +104,11 @@ impl View for CoreView<'_> {
             health: health_number(status.state),
             since: unix_seconds(status.since),
         })
+    }
+
+    fn joining(&self, service: &str, backend: &str) -> bool {
+        !self.joining.is_empty()
+            && self.joining.contains(&TargetKey { service: service.into(), backend: backend.into() })
     }
 
     fn hop(&self, address: IpAddr) -> Option<Hop> {
@@ -125,12 +133,46 @@ impl Core {
         check_vips(&config, &self.links)?;
         // Backends that are new must be looked up and checked whatever comes of it; if installing fails the old
         // targets are set again.
-        let (_, moved) = self.install(&config)?;
+        let joining = self.joining.clone();
+        self.joining.extend(self.added(&config));
+        let (_, moved) = match self.install(&config) {
+            Ok(done) => done,
+            Err(error) => {
+                self.joining = joining;
+                return Err(error);
+            }
+        };
         self.config = config;
         self.health.retain(&self.config);
+        let health = &self.health;
+        // Known to be ready from before (renamed, or moved within a reload): nothing to wait for.
+        self.joining.retain(|key| {
+            health.get(&key.service, &key.backend).is_none_or(|s| s.state != HealthState::Ready)
+        });
         self.checker.set_targets(targets(&self.config, &HashMap::new()));
         self.resolver.set_targets(addresses(&self.config));
         Ok(moved)
+    }
+
+    /// Backends that `config` adds to services that are running.
+    fn added(&self, config: &Config) -> Vec<TargetKey> {
+        if self.generation == 0 {
+            return Vec::new();
+        }
+        let running: HashMap<&str, BTreeSet<IpAddr>> = self
+            .config
+            .services
+            .iter()
+            .map(|s| (s.name.as_str(), s.backends.iter().map(|b| b.address).collect()))
+            .collect();
+        let mut added = Vec::new();
+        for service in &config.services {
+            let Some(before) = running.get(service.name.as_str()) else { continue };
+            for backend in service.backends.iter().filter(|b| !before.contains(&b.address)) {
+                added.push(TargetKey { service: service.name.clone(), backend: backend.name.clone() });
+            }
+        }
+        added
     }
 
     /// Installs what health and routes now ask for, if that differs from what is in force.
@@ -149,6 +191,7 @@ impl Core {
     fn install(&mut self, config: &Config) -> anyhow::Result<(bool, Moved)> {
         let view = CoreView {
             health: &self.health,
+            joining: &self.joining,
             routes: &self.routes,
             links: &self.links,
             tunnel_sources: &config.daemon.tunnel_source,

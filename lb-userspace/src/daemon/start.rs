@@ -31,7 +31,7 @@ use crate::{
     config::{Announce, Config, Digest, read_text},
     control::desired::Desired,
     dataplane::{self, Adopted, Attachment, Capacity, Grace, Installer, Pins},
-    health::{Checker, Event, TargetKey},
+    health::{Checker, Event, HealthState, TargetKey},
     net::{
         Netlink, announce,
         links::{Inventory, Link},
@@ -153,6 +153,7 @@ impl Started {
             snapshot: Default::default(),
             checker,
             health,
+            joining: HashSet::new(),
             links: Arc::clone(&links_now.borrow()),
             routes: Arc::clone(&routes.borrow_and_update()),
             resolver,
@@ -364,6 +365,9 @@ impl Core {
             return false;
         }
         let changed = self.health.update(&event.key, event.status.clone());
+        if event.status.state == HealthState::Ready {
+            self.joining.remove(&event.key);
+        }
         if changed {
             let (service, backend) = (&event.key.service, &event.key.backend);
             info!("{service}/{backend} is {:?}: {}", event.status.state, event.status.reason);

@@ -77,7 +77,8 @@ impl Pins {
     pub fn prepare(&self) -> Result<(), DataplaneError> {
         if !is_mounted() {
             // Where systemd runs it is mounted at boot; elsewhere nobody may have done it yet.
-            let mounted = nix::mount::mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"));
+            let mounted =
+                nix::mount::mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"));
             if mounted.is_err() || !is_mounted() {
                 return Err(DataplaneError::NoBpffs { path: BPFFS });
             }
