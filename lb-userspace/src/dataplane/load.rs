@@ -183,8 +183,13 @@ fn map_memory(ebpf: &Ebpf, capacity: &Capacity) -> Result<Memory, DataplaneError
     })
 }
 
-/// How long two readings of the clocks are apart.
+/// How long two readings of the clocks are apart, at least.
 const CALIBRATION: Duration = Duration::from_millis(60);
+/// After so many readings the tick rate is given up. Each makes the span longer, so that what a busy machine adds to
+/// its ends weighs less.
+const READINGS: u32 = 30;
+/// Rates that are not further than this from a known one are that one. 250 and 256 are 2.4 % apart.
+const TOLERANCE: f64 = 0.01;
 /// Tick rates that kernels are built with (kernel/Kconfig.hz and the architectures' own).
 const TICK_RATES: [u32; 7] = [100, 128, 250, 256, 300, 1000, 1024];
 
@@ -193,19 +198,22 @@ const TICK_RATES: [u32; 7] = [100, 128, 250, 256, 300, 1000, 1024];
 fn calibrate(ebpf: &mut Ebpf) -> Result<Clock, DataplaneError> {
     program(ebpf, "clocks")?.load().map_err(DataplaneError::from_program)?;
     let first = at_tick(ebpf)?;
-    std::thread::sleep(CALIBRATION);
-    let second = at_tick(ebpf)?;
-    let (ticks, elapsed) = (second.0 - first.0, second.1 - first.1);
-    let measured = ticks as f64 * 1e9 / elapsed as f64;
-    let nearest = TICK_RATES
-        .iter()
-        .copied()
-        .min_by(|a, b| (f64::from(*a) - measured).abs().total_cmp(&(f64::from(*b) - measured).abs()));
-    let ticks_per_second = nearest.unwrap_or(250);
-    if (f64::from(ticks_per_second) - measured).abs() > measured * 0.02 {
-        return Err(DataplaneError::Clock { measured });
+    let mut measured = 0.0;
+    for _ in 0..READINGS {
+        std::thread::sleep(CALIBRATION);
+        let last = at_tick(ebpf)?;
+        let (ticks, elapsed) = (last.0 - first.0, last.1 - first.1);
+        measured = ticks as f64 * 1e9 / elapsed as f64;
+        if let Some(ticks_per_second) = known_rate(measured) {
+            return Ok(Clock { ticks_per_second, jiffies: last.0, nanoseconds: last.1 });
+        }
     }
-    Ok(Clock { ticks_per_second, jiffies: second.0, nanoseconds: second.1 })
+    Err(DataplaneError::Clock { measured })
+}
+
+/// The rate that `measured` (ticks per second) must be, if it is near enough to one.
+fn known_rate(measured: f64) -> Option<u32> {
+    TICK_RATES.into_iter().find(|rate| (f64::from(*rate) - measured).abs() <= f64::from(*rate) * TOLERANCE)
 }
 
 /// Both clocks right after a tick.
@@ -242,4 +250,18 @@ fn check_kernel() -> Result<(), DataplaneError> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < OLDEST { Err(DataplaneError::OldKernel { release }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known_rate;
+
+    #[test]
+    fn a_rate_is_known_only_when_it_is_near_one() {
+        assert_eq!(known_rate(249.4), Some(250));
+        assert_eq!(known_rate(255.0), Some(256));
+        assert_eq!(known_rate(1003.0), Some(1000));
+        assert_eq!(known_rate(244.1), None, "a reading that was late: read again");
+        assert_eq!(known_rate(0.0), None);
+    }
 }
