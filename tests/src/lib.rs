@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod binaries;
+pub mod check;
 pub mod cleanup;
 pub mod lab;
 pub mod lb_config;
@@ -13,7 +14,9 @@ pub mod netdev;
 pub mod netns;
 pub mod process;
 pub mod server;
+pub mod site;
 pub mod topology;
 pub mod traffic;
+pub mod view;
 pub mod wait;
 pub mod xdp_pass;
