@@ -8,6 +8,8 @@ use std::{fmt, net::IpAddr, ops::RangeInclusive, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::defaults;
+
 /// A whole `lb.toml`, validated.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Config {
@@ -45,12 +47,12 @@ impl Default for Daemon {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
-            xdp_mode: XdpMode::Auto,
+            xdp_mode: defaults::XDP_MODE,
             hash_seed: None,
             tunnel_source: Vec::new(),
-            announce: Announce::None,
-            flow_capacity: 1 << 20,
-            limit_capacity: 1 << 18,
+            announce: defaults::ANNOUNCE,
+            flow_capacity: defaults::FLOW_CAPACITY,
+            limit_capacity: defaults::LIMIT_CAPACITY,
             listen: None,
         }
     }

@@ -1,0 +1,54 @@
+//! Every range that a value of `lb.toml` must lie in, with the reason for its ends.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// Bytes of a file. 10,000 services with ten backends each are about 10 MB.
+pub const FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// `[[service]]` tables of a file.
+pub const SERVICES: usize = 60_000;
+/// Pairs of VIP and port (and protocol) of all services together; any port counts as one. Each is an entry of the
+/// datapath's service table.
+pub const SERVICE_KEYS: u64 = 1 << 20;
+/// VIPs of one service.
+pub const ADDRESSES: usize = 1_024;
+/// Ports of one service, ranges counted in full.
+pub const PORTS: usize = 4_096;
+/// Backends of one service: a slot of a Maglev table holds a member in 14 bits, and one value means "none".
+pub const BACKENDS: usize = 16_383;
+/// Characters of the name of a service or backend.
+pub const NAME_CHARS: usize = 63;
+/// Interfaces of `[daemon]`.
+pub const INTERFACES: usize = 64;
+/// Bytes of an interface name: the kernel's IFNAMSIZ less its zero byte.
+pub const INTERFACE_BYTES: usize = 15;
+/// `vips` of `[agent]`.
+pub const AGENT_VIPS: usize = 65_536;
+/// `tunnel_sources` of `[agent]`.
+pub const AGENT_SOURCES: usize = 1_024;
+/// `table_slots`; a prime within. Below 251 a backend's share is a matter of luck; the upper end is the largest
+/// prime below 2^20.
+pub const TABLE_SLOTS: RangeInclusive<u32> = 251..=1_048_573;
+/// `flow_table.capacity` in flows, a power of two: 8 KiB to 2 GiB of memory at 8 bytes a flow.
+pub const FLOW_CAPACITY: RangeInclusive<u32> = 1 << 10..=1 << 28;
+/// `limit_table.capacity` in sources, a power of two.
+pub const LIMIT_CAPACITY: RangeInclusive<u32> = 1 << 10..=1 << 26;
+/// `settle`. The upper end is below half a turn of the 14-bit clock, in seconds, of flow entries.
+pub const SETTLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(2 * 3600);
+/// `weight` of a backend.
+pub const WEIGHT: RangeInclusive<u16> = 0..=u16::MAX;
+/// A port.
+pub const PORT: RangeInclusive<u16> = 1..=u16::MAX;
+/// `rate` (packets per second) and `burst` (packets) of a limit.
+pub const RATE: RangeInclusive<u32> = 1..=10_000_000;
+/// `interval` of a health check.
+pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+/// Smallest `timeout` of a health check; the largest is its interval.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// `rise` and `fall` of a health check.
+pub const STREAK: RangeInclusive<u32> = 1..=100;
+/// Status codes in `expect` (RFC 9110 section 15).
+pub const STATUS: RangeInclusive<u16> = 100..=599;
+/// Bytes of `path` of a health check.
+pub const PATH_BYTES: usize = 1_024;
+/// Bytes of `host` of a health check: a DNS name of 253 and a port.
+pub const HOST_BYTES: usize = 260;

@@ -1,0 +1,247 @@
+//! The resolved configuration as text: every default written out, in the notation of `lb.toml`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{
+    types::{
+        AdminState, Affinity, Agent, Announce, Backend, Check, Config, Daemon, Forward, Health, Limit, Ports,
+        Protocol, Rate, Service, Tracking, XdpMode,
+    },
+    value::{format_duration, format_expect, format_range},
+};
+
+/// Whether `hash_seed` is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// `"hidden"` in its place: what `lb check` prints ends up in logs. Such a text is refused when read.
+    Hidden,
+    /// As it is: the text reads back as the same configuration.
+    Shown,
+}
+
+/// A [`Config`] for people and programs. Serializes to the shape of `lb.toml`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Printed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    daemon: Option<PrintedDaemon>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    service: Vec<PrintedService>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<PrintedAgent>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrintedDaemon {
+    interfaces: Vec<String>,
+    xdp_mode: XdpMode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash_seed: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tunnel_source: Vec<IpNet>,
+    announce: Announce,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<SocketAddr>,
+    flow_table: PrintedCapacity,
+    limit_table: PrintedCapacity,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrintedCapacity {
+    capacity: u32,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrintedService {
+    name: String,
+    addresses: Vec<IpAddr>,
+    ports: PrintedPorts,
+    protocol: Protocol,
+    affinity: Affinity,
+    forward: Forward,
+    tracking: Tracking,
+    settle: String,
+    table_slots: u32,
+    health: PrintedHealth,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<PrintedLimit>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backend: Vec<PrintedBackend>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum PrintedPorts {
+    Any(&'static str),
+    List(Vec<PrintedPort>),
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum PrintedPort {
+    One(u16),
+    Range(String),
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrintedHealth {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    interval: String,
+    timeout: String,
+    rise: u32,
+    fall: u32,
+    via: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrintedLimit {
+    anonymous: Rate,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrintedBackend {
+    name: String,
+    address: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    weight: u16,
+    state: AdminState,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrintedAgent {
+    interface: String,
+    vips: Vec<IpAddr>,
+    tunnel_sources: Vec<IpNet>,
+    xdp_mode: XdpMode,
+}
+
+impl Config {
+    /// The configuration with every default written out; what `lb check` prints. Keys without a default that the file
+    /// does not set (`listen`, `hash_seed`, `limit`, …) stay absent.
+    #[must_use]
+    pub fn printed(&self, secrets: Secrets) -> Printed {
+        // On a backend host nothing is balanced: defaults of a daemon would only confuse.
+        let agent_only = self.agent.is_some() && self.services.is_empty() && self.daemon == Daemon::default();
+        Printed {
+            daemon: (!agent_only).then(|| PrintedDaemon::new(&self.daemon, secrets)),
+            service: self.services.iter().map(PrintedService::new).collect(),
+            agent: self.agent.as_ref().map(PrintedAgent::new),
+        }
+    }
+}
+
+impl Printed {
+    /// As a `lb.toml`.
+    ///
+    /// # Errors
+    /// None that are known: every value has a form in TOML. The serializer's signature has an error, so this has.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+impl PrintedDaemon {
+    fn new(daemon: &Daemon, secrets: Secrets) -> Self {
+        Self {
+            interfaces: daemon.interfaces.clone(),
+            xdp_mode: daemon.xdp_mode,
+            hash_seed: daemon.hash_seed.map(|seed| match secrets {
+                Secrets::Hidden => "hidden".to_owned(),
+                Secrets::Shown => hex::encode(seed.0),
+            }),
+            tunnel_source: daemon.tunnel_source.clone(),
+            announce: daemon.announce,
+            listen: daemon.listen,
+            flow_table: PrintedCapacity { capacity: daemon.flow_capacity },
+            limit_table: PrintedCapacity { capacity: daemon.limit_capacity },
+        }
+    }
+}
+
+impl PrintedService {
+    fn new(service: &Service) -> Self {
+        Self {
+            name: service.name.clone(),
+            addresses: service.addresses.clone(),
+            ports: PrintedPorts::new(&service.ports),
+            protocol: service.protocol,
+            affinity: service.affinity,
+            forward: service.forward,
+            tracking: service.tracking,
+            settle: format_duration(service.settle),
+            table_slots: service.table_slots,
+            health: PrintedHealth::new(&service.health),
+            limit: service.limit.map(|Limit { anonymous }| PrintedLimit { anonymous }),
+            backend: service.backends.iter().map(PrintedBackend::new).collect(),
+        }
+    }
+}
+
+impl PrintedPorts {
+    fn new(ports: &Ports) -> Self {
+        let Ports::Ranges(ranges) = ports else { return Self::Any("any") };
+        let ports = ranges.iter().map(|range| match (*range.start(), *range.end()) {
+            (first, last) if first == last => PrintedPort::One(first),
+            _ => PrintedPort::Range(format_range(range)),
+        });
+        Self::List(ports.collect())
+    }
+}
+
+impl PrintedHealth {
+    fn new(health: &Health) -> Self {
+        let (kind, path, expect, host) = match &health.check {
+            Check::None => ("none", None, None, None),
+            Check::Tcp => ("tcp", None, None, None),
+            Check::Http { path, expect, host } => {
+                ("http", Some(path.clone()), Some(format_expect(expect)), host.clone())
+            }
+        };
+        Self {
+            r#type: kind,
+            path,
+            expect,
+            host,
+            port: health.port,
+            interval: format_duration(health.interval),
+            timeout: format_duration(health.timeout),
+            rise: health.rise,
+            fall: health.fall,
+            via: "address",
+        }
+    }
+}
+
+impl PrintedBackend {
+    fn new(backend: &Backend) -> Self {
+        Self {
+            name: backend.name.clone(),
+            address: backend.address,
+            port: backend.port,
+            weight: backend.weight,
+            state: backend.state,
+        }
+    }
+}
+
+impl PrintedAgent {
+    fn new(agent: &Agent) -> Self {
+        Self {
+            interface: agent.interface.clone(),
+            vips: agent.vips.clone(),
+            tunnel_sources: agent.tunnel_sources.clone(),
+            xdp_mode: agent.xdp_mode,
+        }
+    }
+}
