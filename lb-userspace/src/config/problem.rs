@@ -86,9 +86,9 @@ impl<'t> Problems<'t> {
 
     /// Notes a problem at a byte offset of the text.
     pub(super) fn add(&self, at: usize, message: impl FnOnce() -> String) {
-        let mut found = self.found.borrow_mut();
-        if found.len() < MAX_PROBLEMS {
-            found.push((at.min(self.text.len()), message()));
+        if self.found.borrow().len() < MAX_PROBLEMS {
+            let message = message();
+            self.found.borrow_mut().push((at.min(self.text.len()), message));
         } else {
             self.omitted.set(self.omitted.get() + 1);
         }

@@ -348,8 +348,8 @@ pub fn check_slots(slots: u32) -> Result<(), ValueError> {
 fn is_prime(number: u32) -> bool {
     number == 2
         || number > 2
-            && number % 2 == 1
-            && (3..).step_by(2).take_while(|d| d * d <= number).all(|d| number % d != 0)
+            && !number.is_multiple_of(2)
+            && (3..).step_by(2).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
 }
 
 /// Checks a capacity: tables are arrays of a power of two.

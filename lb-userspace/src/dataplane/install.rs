@@ -151,6 +151,12 @@ impl Installer {
         &self.memory
     }
 
+    /// Gives the memory up, as a daemon does that ends.
+    #[cfg(test)]
+    pub(super) fn into_memory(self) -> Memory {
+        self.memory
+    }
+
     /// Counter of a member, if it is installed.
     pub fn counter(&self, service: u64, member: u64) -> Option<u32> {
         self.installed.get(&service)?.counters.get(&member).copied()

@@ -15,6 +15,8 @@ mod memory;
 mod pins;
 mod records;
 mod region;
+#[cfg(test)]
+mod tests;
 
 pub use adopt::{Adopted, AdoptedMember, AdoptedService};
 pub use attach::{Attachment, attach, balancer, set_interface};

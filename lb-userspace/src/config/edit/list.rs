@@ -58,10 +58,9 @@ impl Sequence {
         let next = text.significant(item.end);
         let comma = text.all[next..].starts_with(',').then_some(next);
         let end = comma.map_or(item.end, |comma| comma + 1);
-        if comma.is_none() {
-            if let Some(orphan) = previous.map(|previous| text.significant(previous)) {
-                splices.remove(orphan..orphan + 1);
-            }
+        if let (None, Some(previous)) = (comma, previous) {
+            let orphan = text.significant(previous);
+            splices.remove(orphan..orphan + 1);
         }
         let bound = previous.map_or(self.open, |previous| text.significant(previous) + 1);
         let blanks =

@@ -147,9 +147,12 @@ impl Document {
         make: impl FnOnce(Node<'_>, Text<'_>, &mut Splices) -> Result<(), EditError>,
     ) -> Result<(), EditError> {
         let form = || EditError::Form("this part of the file".to_owned());
-        let tree = Tree::parse(self.text.as_str()).map_err(|_| form())?;
         let mut splices = Splices::default();
-        make(Node::Block(tree.as_table()), Text::new(&self.text), &mut splices)?;
+        {
+            // Two trees at a time would double the memory that a large file costs.
+            let tree = Tree::parse(self.text.as_str()).map_err(|_| form())?;
+            make(Node::Block(tree.as_table()), Text::new(&self.text), &mut splices)?;
+        }
         let changed = splices.apply(&self.text).filter(|changed| Tree::parse(changed.as_str()).is_ok());
         self.text = changed.ok_or_else(form)?;
         Ok(())

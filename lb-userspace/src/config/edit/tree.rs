@@ -50,12 +50,14 @@ impl<'d> Node<'d> {
         self.item(key)?.as_str()
     }
 
-    /// The tables under a key; `None` if something else is there.
+    /// The tables under a key; `None` if something else is there, be it one item of a list.
     pub(super) fn list(&self, key: &str) -> Option<List<'d>> {
         match self.item(key) {
             None => Some(List::Absent),
             Some(Item::ArrayOfTables(tables)) => Some(List::Blocks(tables)),
-            Some(Item::Value(Value::Array(array))) => Some(List::Inline(array)),
+            Some(Item::Value(Value::Array(array))) => {
+                array.iter().all(Value::is_inline_table).then_some(List::Inline(array))
+            }
             Some(_) => None,
         }
     }
@@ -97,9 +99,8 @@ impl<'d> Node<'d> {
                 // The text before the key of a neighbour: its indent, or `limit.anonymous.` where keys are dotted.
                 let neighbour = direct_values(table).max_by_key(|(_, value)| value.end).map(|(key, _)| key);
                 let before = neighbour.map(|key| text.before(key.start)).unwrap_or_default();
-                let line = text.next_line(body_end(table)?);
-                let gap = if text.lacks_newline(line) { text.newline } else { "" };
-                splices.insert(line, format!("{gap}{before}{entry}{}", text.newline));
+                let line_end = text.line_end(body_end(table)?);
+                splices.insert(line_end, format!("{}{before}{entry}", text.newline));
             }
         }
         Some(())
@@ -107,7 +108,7 @@ impl<'d> Node<'d> {
 }
 
 impl<'d> List<'d> {
-    /// The tables in order; what is no table is left out.
+    /// The tables in order.
     pub(super) fn nodes(&self) -> Vec<Node<'d>> {
         match self {
             Self::Absent => Vec::new(),
@@ -182,8 +183,9 @@ pub(super) fn remove_entry(text: Text<'_>, key: &Key, item: &Item, splices: &mut
                 remove_block(text, table, splices)?;
             }
             for (name, child) in table.iter() {
-                let own_line = table.is_dotted() || !matches!(child, Item::Value(_));
-                if own_line {
+                // The lines of a block went with it.
+                let has_block = matches!(child, Item::Table(child) if !child.is_dotted());
+                if table.is_dotted() || has_block {
                     remove_entry(text, table.key(name)?, child, splices)?;
                 }
             }

@@ -63,7 +63,7 @@ impl<'a> Table<'a> {
                 );
             }
             None => {
-                self.wrong(given.at, key, format_args!("found {}, expected one of: {list}", quoted(text)))
+                self.wrong(given.at, key, format_args!("found {}, expected one of: {list}", quoted(text)));
             }
         }
         None

@@ -194,9 +194,11 @@ fn backend<'a>(raw: &RawBackend<'a>) -> (Backend, Place<'a>) {
 
 /// A rewritten MAC address does not change the family of a packet: the backend must own the VIP's family.
 fn check_families(service: &Service, places: &[Place<'_>]) {
+    let ipv4 = service.addresses.iter().find(|vip| vip.is_ipv4());
+    let ipv6 = service.addresses.iter().find(|vip| vip.is_ipv6());
     for place in places {
         let Some(address) = place.address else { continue };
-        let other = service.addresses.iter().find(|vip| vip.is_ipv4() != address.value.is_ipv4());
+        let other = if address.value.is_ipv4() { ipv6 } else { ipv4 };
         if let Some(vip) = other {
             let what = format_args!(
                 "found {} ({}), expected {} like the VIP {vip}: forward = \"l2\" sends packets as they are; \

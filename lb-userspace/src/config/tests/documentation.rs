@@ -21,14 +21,12 @@ fn documented() -> BTreeMap<&'static str, BTreeMap<&'static str, &'static str>> 
             heading = title.trim().trim_matches('`');
         }
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        if let ["", key, default, _, _, ""] = cells[..] {
-            if key.starts_with('`') {
-                let known = tables
-                    .entry(heading)
-                    .or_default()
-                    .insert(key.trim_matches('`'), default.trim_matches('`'));
-                assert_eq!(known, None, "{heading} {key} stands there twice");
-            }
+        if let ["", key, default, _, _, ""] = cells[..]
+            && key.starts_with('`')
+        {
+            let known =
+                tables.entry(heading).or_default().insert(key.trim_matches('`'), default.trim_matches('`'));
+            assert_eq!(known, None, "{heading} {key} stands there twice");
         }
     }
     tables

@@ -316,7 +316,7 @@ fn absent_fields_are_added_behind_the_others() {
         unfinished,
         |document| document.set_backend("s", "198.51.100.1", patch),
         "# last line",
-        "# last line\nport = 81\nstate = \"drain\"\n",
+        "# last line\nport = 81\nstate = \"drain\"",
     );
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::RngSeed};
 
 use crate::config::{
     AdminState, Affinity, Agent, Announce, Backend, Check, Config, Daemon, Digest, Forward, Health, Limit,
@@ -128,14 +128,14 @@ fn daemons() -> impl Strategy<Value = Daemon> {
     })
 }
 
-fn configs() -> impl Strategy<Value = Config> {
+fn configs(services_at_least: usize) -> impl Strategy<Value = Config> {
     let agent = option::of(modes().prop_map(|xdp_mode| Agent {
         interface: "eth0".into(),
         vips: vec![Ipv4Addr::new(192, 0, 2, 10).into()],
         tunnel_sources: vec!["198.51.100.0/28".parse().unwrap()],
         xdp_mode,
     }));
-    (daemons(), vec(services(), 0..4), agent).prop_map(|(daemon, mut services, agent)| {
+    (daemons(), vec(services(), services_at_least..4), agent).prop_map(|(daemon, mut services, agent)| {
         for (service, number) in services.iter_mut().zip(1_u8..) {
             service.name = format!("s{number}");
             service.addresses = vec![
@@ -213,7 +213,20 @@ fn swallow(text: &str) {
     let _ = Digest::of(text);
 }
 
+/// The same cases in every run; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` choose others.
+fn settings() -> ProptestConfig {
+    let settings = ProptestConfig::default();
+    match settings.rng_seed {
+        RngSeed::Random => {
+            ProptestConfig { rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..settings }
+        }
+        RngSeed::Fixed(_) => settings,
+    }
+}
+
 proptest! {
+    #![proptest_config(settings())]
+
     #[test]
     fn any_text_is_accepted_or_refused(text in "\\PC{0,200}") {
         swallow(&text);
@@ -240,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_printed_reads_back(config in configs()) {
+    fn what_is_printed_reads_back(config in configs(0)) {
         let text = config.printed(Secrets::Shown).to_toml().unwrap();
         let parsed = Config::parse("f", &text);
         prop_assert_eq!(parsed.as_ref(), Ok(&config), "{}", text);
@@ -250,9 +263,8 @@ proptest! {
 
     /// On any printed file, in block and inline form: the edited text means the edited configuration.
     #[test]
-    fn edits_do_what_they_say(config in configs(), inline in any::<bool>(), at in any::<proptest::sample::Index>(),
+    fn edits_do_what_they_say(config in configs(1), inline in any::<bool>(), at in any::<proptest::sample::Index>(),
                               weight in 1_u16.., state in states(), limit in option::of((1_u32..99, 1_u32..99))) {
-        prop_assume!(!config.services.is_empty());
         let mut expected = config.clone();
         let index = at.index(expected.services.len());
         let text = printed(&config, inline);
@@ -263,7 +275,7 @@ proptest! {
         let spec = BackendSpec { name: Some("new".into()), address, port: Some(9), weight: Some(weight), state: Some(state) };
         document.add_backend(&service.name, &spec).unwrap();
         service.backends.push(Backend { name: "new".into(), address, port: Some(9), weight, state });
-        prop_assert_eq!(Config::parse("f", document.as_str()).as_ref(), Ok(&expected), "{}", document);
+        prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
 
         let service = &mut expected.services[index];
         let changed = at.index(service.backends.len());
@@ -271,12 +283,12 @@ proptest! {
         document.set_backend(&service.name, &service.backends[changed].name, patch).unwrap();
         let backend = &mut service.backends[changed];
         (backend.weight, backend.state, backend.port) = (weight, state, Some(7));
-        prop_assert_eq!(Config::parse("f", document.as_str()).as_ref(), Ok(&expected), "{}", document);
+        prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
 
         let service = &mut expected.services[index];
         service.limit = limit.map(|(rate, burst)| Limit { anonymous: Rate { rate, burst } });
         document.set_limit(&service.name, service.limit).unwrap();
-        prop_assert_eq!(Config::parse("f", document.as_str()).as_ref(), Ok(&expected), "{}", document);
+        prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
 
         for left in (0..expected.services[index].backends.len()).rev() {
             let service = &mut expected.services[index];
@@ -284,7 +296,7 @@ proptest! {
             document.remove_backend(&service.name, &gone.name).unwrap();
             let weighted = service.backends.is_empty() || service.backends.iter().any(|backend| backend.weight > 0);
             if weighted {
-                prop_assert_eq!(Config::parse("f", document.as_str()).as_ref(), Ok(&expected), "{}", document);
+                prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path, time::Duration};
 use super::{AGENT, WEB};
 use crate::config::{
     AdminState, Affinity, Announce, Backend, Check, Config, Daemon, Forward, Health, Limit, Ports, Protocol,
-    Rate, Seed, Service, Tracking, XdpMode, defaults, format_duration, parse_duration, parse_expect,
+    Rate, Secrets, Seed, Service, Tracking, XdpMode, defaults, format_duration, parse_duration, parse_expect,
 };
 
 fn parse(text: &str) -> Config {
@@ -163,7 +163,7 @@ fn a_daemon_alone_is_a_configuration() {
 
 #[test]
 fn tracking_and_settle_follow_protocol_and_affinity() {
-    let minutes = |minutes| Duration::from_secs(60 * minutes);
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let rows = [
         ("tcp", "addresses", Tracking::Changes, minutes(15)),
         ("tcp", "flow", Tracking::Changes, minutes(15)),
@@ -324,4 +324,25 @@ fn files_are_loaded() {
     assert_eq!(Config::load(&path).unwrap(), parse(FULL));
     let error = Config::load(Path::new("/dev/null/lb.toml")).unwrap_err().to_string();
     assert!(error.starts_with("/dev/null/lb.toml: cannot read the file: Not a directory"), "{error}");
+}
+
+#[test]
+fn the_printed_form_writes_defaults_out_and_hides_the_seed() {
+    let agent = parse(AGENT).printed(Secrets::Hidden).to_toml().unwrap();
+    assert_eq!(agent, format!("{AGENT}xdp_mode = \"auto\"\n"), "a backend host has no [daemon]");
+    let text = parse(FULL).printed(Secrets::Hidden).to_toml().unwrap();
+    for line in [
+        "hash_seed = \"hidden\"",
+        "ports = [80, 443, \"8000-8100\"]",
+        "settle = \"1h30m\"",
+        "expect = \"200-201,204,300-399\"",
+        "[service.limit.anonymous]",
+        "name = \"2001:db8::11\"",
+        "weight = 100",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let json = serde_json::to_value(parse(FULL).printed(Secrets::Shown)).unwrap();
+    assert_eq!(json["service"][0]["backend"][1]["state"], "up");
+    assert!(json["daemon"]["hash_seed"].as_str().unwrap().ends_with("00ff"));
 }
