@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod lab;
 pub mod lb_config;
 pub mod lb_process;
+pub mod load;
 pub mod netdev;
 pub mod netns;
 pub mod process;

@@ -190,6 +190,16 @@ impl SpreadReport {
         }
     }
 
+    /// Adds an outcome that is known: the backend that answered, or why nobody did.
+    pub fn note(&mut self, source: IpAddr, outcome: &Result<String, String>) {
+        match outcome {
+            Ok(backend) => {
+                *self.answers.entry(source).or_default().entry(backend.clone()).or_default() += 1;
+            }
+            Err(why) => self.fail(format!("{source}: {why}")),
+        }
+    }
+
     fn fail(&mut self, why: String) {
         self.failed += 1;
         if self.failures.len() < QUOTED_FAILURES {
