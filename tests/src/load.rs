@@ -144,7 +144,7 @@ async fn send_requests(
     // A machine that was busy elsewhere must not be asked for everything it missed at once.
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut under_way = JoinSet::new();
-    let mut add = |request: Request| {
+    let add = |request: Request| {
         ended.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         done.fetch_add(1, Ordering::Relaxed);
     };
