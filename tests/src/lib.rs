@@ -7,6 +7,7 @@ pub mod backend;
 pub mod binaries;
 pub mod check;
 pub mod cleanup;
+pub mod flood;
 pub mod lab;
 pub mod lb_config;
 pub mod lb_process;
