@@ -86,12 +86,8 @@ pub(super) fn allows<T: Tables, A: Address>(
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         attempt += 1;
-        let (word, found) = choose(bucket, fingerprint, now);
-        let old = word.load();
-        if found && old >> TIME_BITS != fingerprint {
-            continue;
-        }
-        let tat = if found { old & TIME_MASK } else { now };
+        let (word, old) = choose(bucket, fingerprint, now);
+        let tat = if old >> TIME_BITS == fingerprint { old & TIME_MASK } else { now };
         let Some(tat) = admit(tat, now, service.limit_cost, service.limit_tolerance) else { return false };
         if word.replace(old, fingerprint << TIME_BITS | tat) {
             return true;
@@ -100,24 +96,26 @@ pub(super) fn allows<T: Tables, A: Address>(
     true
 }
 
-/// The entry of this fingerprint, or the best one to replace: any in the past, else the one with the least debt.
+/// The entry of this fingerprint, or the best one to replace: any in the past, else the one with the least debt. With
+/// it comes what was read there: whoever replaces it must replace just that, or the same source on another CPU, which
+/// may have taken the same place in between, loses its packet from the account.
 #[inline(always)]
-fn choose<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u64, now: u64) -> (&W, bool) {
-    let mut victim = &bucket[0];
+fn choose<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u64, now: u64) -> (&W, u64) {
+    let mut victim = (&bucket[0], 0);
     let mut least = i64::MAX;
     let mut i = 0;
     while i < BUCKET_ENTRIES {
         let Some(word) = bucket.get(i) else { break };
         let entry = word.load();
         if entry >> TIME_BITS == fingerprint {
-            return (word, true);
+            return (word, entry);
         }
         let debt = if entry == 0 { i64::MIN } else { ahead(entry & TIME_MASK, now) };
         if debt < least {
             least = debt;
-            victim = word;
+            victim = (word, entry);
         }
         i += 1;
     }
-    (victim, false)
+    victim
 }
