@@ -1,1 +1,5 @@
 //! The laboratory and the packet cases.
+
+pub mod cases;
+pub mod packet;
+pub mod packet_frame;
