@@ -269,11 +269,11 @@ fn root_routes_that_lead_nowhere_are_told_apart() {
 }
 
 #[test]
-fn root_thousands_of_targets_share_one_look_at_the_neighbours() {
+fn root_thousands_of_targets_share_one_neighbour() {
     in_namespace(|| async {
         let net = TestNet::joined().await;
         net.ours.route("198.18.0.0/15", via("198.51.100.11")).await;
-        let many: BTreeSet<IpAddr> = (0..5000u32).map(|n| IpAddr::V4((0xc612_0000 + n).into())).collect();
+        let many: BTreeSet<IpAddr> = (0..2000u32).map(|n| IpAddr::V4((0xc612_0000 + n).into())).collect();
         let (resolver, _changes) = Resolver::start().await.unwrap();
         resolver.set_targets(many.clone());
         let snapshot = resolver.settled(DEADLINE).await;
