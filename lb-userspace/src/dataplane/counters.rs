@@ -1,5 +1,7 @@
 //! Reads the counters that the datapath moves.
 
+use std::borrow::Borrow;
+
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, PerCpuValues},
@@ -39,7 +41,13 @@ pub fn forwarded(ebpf: &Ebpf, indices: &[u32]) -> Result<Vec<Counter>, Dataplane
 /// # Errors
 /// [`DataplaneError::Map`].
 pub fn reasons(ebpf: &Ebpf) -> Result<Vec<(Reason, u64)>, DataplaneError> {
-    let counters = per_cpu::<u64>(ebpf, maps::REASONS)?;
+    sums(&per_cpu::<u64>(ebpf, maps::REASONS)?)
+}
+
+/// The same of a `REASONS` that came from anywhere.
+pub(super) fn sums<T: Borrow<MapData>>(
+    counters: &PerCpuArray<T, u64>,
+) -> Result<Vec<(Reason, u64)>, DataplaneError> {
     let sum = |reason: &Reason| {
         let values = counters
             .get(&(*reason as u32), 0)
@@ -57,7 +65,8 @@ pub fn reset(ebpf: &mut Ebpf, indices: &[u32]) -> Result<(), DataplaneError> {
     let error = |e: aya::maps::MapError| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() };
     let map = ebpf.map_mut(maps::COUNTERS).ok_or(DataplaneError::Object { what: maps::COUNTERS })?;
     let mut counters: PerCpuArray<&mut MapData, Counter> = PerCpuArray::try_from(map).map_err(error)?;
-    let cpus = aya::util::nr_cpus().map_err(|(_, e)| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;
+    let cpus = aya::util::nr_cpus()
+        .map_err(|(_, e)| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;
     for index in indices {
         let zero = PerCpuValues::try_from(vec![Counter::default(); cpus])
             .map_err(|e| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() })?;
