@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod binaries;
 pub mod cases;
+pub mod check;
 pub mod cleanup;
 pub mod lab;
 pub mod lb_config;
@@ -16,7 +17,9 @@ pub mod packet;
 pub mod packet_frame;
 pub mod process;
 pub mod server;
+pub mod site;
 pub mod topology;
 pub mod traffic;
+pub mod view;
 pub mod wait;
 pub mod xdp_pass;
