@@ -258,7 +258,7 @@ async fn check_interfaces(
             if !ours.contains(name) {
                 return Err(dataplane::DataplaneError::Occupied {
                     interface: name.clone(),
-                    owner: program.to_string(),
+                    owner: program.describe(),
                 }
                 .into());
             }
