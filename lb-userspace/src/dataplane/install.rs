@@ -370,6 +370,8 @@ impl Installer {
             key: snapshot.key,
             flags: if snapshot.announce { globals_flags::ANNOUNCE } else { 0 },
             limit_mask: self.memory.capacity().limit_buckets - 1,
+            flow_mask: self.memory.capacity().flow_buckets - 1,
+            seconds_mult: self.clock.seconds_multiplier(),
             limit_time_mult: self.clock.multiplier(),
             limit_time_offset: self.clock.offset(),
             ..*old

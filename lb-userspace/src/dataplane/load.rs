@@ -35,7 +35,7 @@ const fn mapped(name: &'static str, value_size: usize) -> Spec {
 }
 
 /// Every pinned map of the balancer.
-const SPECS: [Spec; 14] = [
+const SPECS: [Spec; 16] = [
     mapped(maps::CONTROL, size_of::<lb_common::abi::Control>()),
     mapped(maps::GLOBALS, size_of::<lb_common::abi::Globals>()),
     mapped(maps::VIPS4, 8),
@@ -44,6 +44,8 @@ const SPECS: [Spec; 14] = [
     mapped(maps::SERVICES, size_of::<lb_common::abi::Service>()),
     mapped(maps::SERVICE_INFO, size_of::<lb_common::abi::ServiceInfo>()),
     mapped(maps::SLOTS, 8),
+    mapped(maps::SLOT_META, 8),
+    mapped(maps::FLOWS, 64),
     mapped(maps::BACKENDS, size_of::<lb_common::abi::Backend>()),
     mapped(maps::BACKEND_INFO, size_of::<lb_common::abi::BackendInfo>()),
     mapped(maps::LIMITS, 64),
@@ -157,6 +159,7 @@ fn adopted_capacity(pins: &Pins) -> Result<Capacity, DataplaneError> {
         slots: elements[maps::SLOTS] * 4,
         backends: elements[maps::BACKENDS],
         limit_buckets: elements[maps::LIMITS],
+        flow_buckets: elements[maps::FLOWS],
     })
 }
 
@@ -177,6 +180,8 @@ fn map_memory(ebpf: &Ebpf, capacity: &Capacity) -> Result<Memory, DataplaneError
         services: region(ebpf, maps::SERVICES, elements(maps::SERVICES))?,
         service_info: region(ebpf, maps::SERVICE_INFO, elements(maps::SERVICE_INFO))?,
         slots: region(ebpf, maps::SLOTS, elements(maps::SLOTS))?,
+        slot_meta: region(ebpf, maps::SLOT_META, elements(maps::SLOT_META))?,
+        flows: region(ebpf, maps::FLOWS, elements(maps::FLOWS))?,
         backends: region(ebpf, maps::BACKENDS, elements(maps::BACKENDS))?,
         backend_info: region(ebpf, maps::BACKEND_INFO, elements(maps::BACKEND_INFO))?,
         limits: region(ebpf, maps::LIMITS, elements(maps::LIMITS))?,
