@@ -24,6 +24,12 @@ pub(crate) const TOOLCHAIN_VAR: &str = "LB_EBPF_TOOLCHAIN";
 /// Names the bpf-linker to use.
 pub(crate) const LINKER_VAR: &str = "LB_BPF_LINKER";
 
+/// What rustup calls the toolchain that most users have for unstable features.
+pub(crate) const NIGHTLY: &str = "nightly";
+
+/// The prefix of the distribution's toolchain, and the name of its compiler.
+pub(crate) const DISTRIBUTION: &str = "/usr";
+
 /// The first bpf-linker whose LLVM is the host's and which knows `allows-misaligned-mem-access`.
 pub(crate) const MIN_LINKER: Version = Version(0, 13, 0);
 
@@ -65,7 +71,7 @@ pub(crate) struct Places {
     pub(crate) linker: Option<PathBuf>,
     /// The directory of rustup's toolchains.
     pub(crate) rustup_toolchains: Option<PathBuf>,
-    /// The prefix of the distribution's toolchain, `/usr`.
+    /// Where the distribution's toolchain is.
     pub(crate) distribution: PathBuf,
     /// The directory that set-up installs its own tools to.
     pub(crate) tool_cache: Option<PathBuf>,
@@ -86,7 +92,7 @@ impl Places {
             toolchain: var(TOOLCHAIN_VAR).and_then(|name| name.into_string().ok()),
             linker: var(LINKER_VAR).map(PathBuf::from),
             rustup_toolchains: rustup_home.map(|dir| dir.join("toolchains")),
-            distribution: PathBuf::from("/usr"),
+            distribution: PathBuf::from(DISTRIBUTION),
             tool_cache: tool_cache(var("XDG_CACHE_HOME"), home.as_deref()),
             path: var("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
             ask,
@@ -228,10 +234,7 @@ pub(crate) fn compilers(places: &Places) -> (Vec<Compiler>, Vec<String>) {
         // What is named has no substitute.
         Some(prefix) if prefix.starts_with('/') => vec![Compiler::at(prefix, Path::new(prefix), places.ask)],
         Some(name) => vec![in_rustup(name)],
-        None => {
-            let usr = &places.distribution;
-            vec![in_rustup("nightly"), Compiler::at(&usr.display().to_string(), usr, places.ask)]
-        }
+        None => vec![in_rustup(NIGHTLY), Compiler::at(DISTRIBUTION, &places.distribution, places.ask)],
     };
     let mut usable = Vec::new();
     let mut lacks = Vec::new();

@@ -7,21 +7,23 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::apt;
 use crate::ebpf_toolchain::{MIN_LINKER, Places, linker_root};
 use crate::machine::Machine;
 use crate::process::{run, run_silently, say};
-use crate::workspace::{host_cargo, program, root};
+use crate::workspace::{self, host_cargo, program};
 
 /// The LLVM inside the prebuilt bpf-linker, which is also the newest that its source can be built against.
 const NEWEST_LLVM: u32 = 23;
 
+/// The last cargo-binstall that the workspace's Rust compiles.
+const BINSTALL: &str = "1.24.0";
+
 /// Installs a bpf-linker that reads the bitcode of LLVM `llvm`, or says why it cannot.
 pub(crate) fn install(places: &Places, machine: &Machine, llvm: u32) -> Result<()> {
-    let cache =
-        places.tool_cache.as_deref().context("neither XDG_CACHE_HOME nor HOME says where to install")?;
+    let cache = tool_cache(places)?;
     if llvm > NEWEST_LLVM {
         bail!("rustc has LLVM {llvm}, newer than bpf-linker {MIN_LINKER} knows ({NEWEST_LLVM})");
     }
@@ -31,7 +33,7 @@ pub(crate) fn install(places: &Places, machine: &Machine, llvm: u32) -> Result<(
     if let Some(binstall) = program(places, "cargo-binstall") {
         match prebuilt(&binstall, cache) {
             Ok(()) => return Ok(()),
-            Err(error) => say(&format!("no prebuilt bpf-linker ({error:#}); building one instead")),
+            Err(error) => say(&format!("no prebuilt bpf-linker: {error:#}")),
         }
     }
     if machine.apt {
@@ -43,10 +45,24 @@ pub(crate) fn install(places: &Places, machine: &Machine, llvm: u32) -> Result<(
             }
         }
     }
-    Err(anyhow!(
-        "no bpf-linker with LLVM {llvm} or later, and no LLVM to build one: `cargo install cargo-binstall` and run \
-         this again to get it prebuilt, or install the development files of LLVM {llvm}"
-    ))
+    bail!("no bpf-linker with LLVM {llvm} or later, and no LLVM {llvm} to build one against")
+}
+
+/// Downloads the prebuilt bpf-linker with a cargo-binstall of our own, which has to be compiled first.
+pub(crate) fn install_prebuilt(places: &Places) -> Result<()> {
+    let cache = tool_cache(places)?;
+    let root = cache.join(format!("cargo-binstall-{BINSTALL}"));
+    let binstall = root.join("bin/cargo-binstall");
+    if !binstall.is_file() {
+        say("compiling cargo-binstall, which downloads bpf-linker (some minutes, once)");
+        let package = format!("cargo-binstall@{BINSTALL}");
+        run(&mut cargo_install(places, &package, &root)?)?;
+    }
+    prebuilt(&binstall, cache).context("no prebuilt bpf-linker")
+}
+
+fn tool_cache(places: &Places) -> Result<&Path> {
+    places.tool_cache.as_deref().context("neither XDG_CACHE_HOME nor HOME says where to install tools")
 }
 
 /// The lowest LLVM, from `llvm` up, whose development files are where Debian and Ubuntu put them.
@@ -63,17 +79,24 @@ fn prefix(llvm: u32) -> PathBuf {
 
 fn from_source(places: &Places, cache: &Path, llvm: u32) -> Result<()> {
     say(&format!("building bpf-linker {MIN_LINKER} against LLVM {llvm} (one to four minutes, once)"));
-    let root = linker_root(cache, MIN_LINKER, llvm);
+    let package = format!("bpf-linker@{MIN_LINKER}");
+    let mut command = cargo_install(places, &package, &linker_root(cache, MIN_LINKER, llvm))?;
+    command.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
+    run(command.env("LLVM_PREFIX", prefix(llvm)))
+}
+
+/// `cargo install` to a root of our own.
+fn cargo_install(places: &Places, package: &str, root: &Path) -> Result<Command> {
     // Cargo would advise to add the directory to PATH, which nobody needs to do.
     let path = places.path.iter().cloned().chain([root.join("bin")]);
     let mut command = Command::new(host_cargo());
+    // --force: what cannot run any more, since its LLVM has gone, still counts as installed.
     command
-        .args(["install", &format!("bpf-linker@{MIN_LINKER}"), "--locked", "--no-default-features"])
-        .args(["--features", &format!("llvm-{llvm}"), "--root"])
-        .arg(&root)
-        .env("PATH", env::join_paths(path)?)
-        .env("LLVM_PREFIX", prefix(llvm));
-    run(away(&mut command))
+        .args(["install", package, "--locked", "--force", "--root"])
+        .arg(root)
+        .env("PATH", env::join_paths(path)?);
+    away(&mut command);
+    Ok(command)
 }
 
 fn prebuilt(binstall: &Path, cache: &Path) -> Result<()> {
@@ -93,7 +116,7 @@ fn prebuilt(binstall: &Path, cache: &Path) -> Result<()> {
 
 /// Runs a command where neither this workspace's configuration nor the flags of its developer apply.
 fn away(command: &mut Command) -> &mut Command {
-    let outside = root().parent().unwrap_or(Path::new("/"));
+    let outside = workspace::root().parent().unwrap_or(Path::new("/"));
     command
         .current_dir(outside)
         .env_remove("RUSTFLAGS")

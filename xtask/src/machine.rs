@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::ebpf_toolchain::{Places, rustup_prefix};
+use crate::ebpf_toolchain::{Compiler, DISTRIBUTION, NIGHTLY, Places, rustup_prefix};
 use crate::process::shown;
 use crate::workspace::program;
 
@@ -29,18 +29,22 @@ impl Machine {
             root: Privileges::now()?.root,
             apt: program(places, "apt-get").is_some(),
             rustup: program(places, "rustup").is_some(),
-            nightly: rustup_prefix(places, "nightly").is_some(),
+            nightly: rustup_prefix(places, NIGHTLY).is_some(),
         })
     }
 
-    /// The ways to a BPF compiler where there is none, in the order to try them.
-    pub(crate) fn roads(&self) -> Vec<Road> {
-        let by_rustup = match (self.rustup, self.nightly) {
-            (false, _) => None,
-            (true, false) => Some(Road::InstallNightly),
-            (true, true) => Some(Road::AddSource),
-        };
-        by_rustup.into_iter().chain(self.apt.then_some(Road::Distribution)).collect()
+    /// The ways to a BPF compiler other than those that are `usable` already, in the order to try them.
+    pub(crate) fn roads(&self, usable: &[Compiler]) -> Vec<Road> {
+        let is_usable = |name: &str| usable.iter().any(|compiler| compiler.name == name);
+        let by_rustup = if self.nightly { Road::AddSource } else { Road::InstallNightly };
+        let mut roads = Vec::new();
+        if self.rustup && !is_usable(NIGHTLY) {
+            roads.push(by_rustup);
+        }
+        if self.apt && !is_usable(DISTRIBUTION) {
+            roads.push(Road::Distribution);
+        }
+        roads
     }
 }
 
@@ -108,14 +112,17 @@ impl Privileges {
         match self.refusal() {
             None => Ok(()),
             Some(why) if self.root => bail!("namespaces and XDP are out of reach: {why}"),
-            Some(_) => bail!("namespaces and XDP need root, and all is built: sudo -E {}", shown(command)),
+            Some(_) => bail!("namespaces and XDP need root; all is built, so: sudo -E {}", shown(command)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::process::Command;
+
+    use crate::ebpf_toolchain::{Compiler, Version};
 
     use super::{Machine, Privileges, Road, check_platform};
 
@@ -124,19 +131,33 @@ mod tests {
     #[test]
     fn rustup_comes_before_the_distribution() {
         let most_users = Machine { apt: true, rustup: true, ..BARE };
-        assert_eq!(most_users.roads(), [Road::InstallNightly, Road::Distribution]);
+        assert_eq!(most_users.roads(&[]), [Road::InstallNightly, Road::Distribution]);
     }
 
     #[test]
     fn a_nightly_that_is_there_is_not_updated() {
         let has_nightly = Machine { rustup: true, nightly: true, ..BARE };
-        assert_eq!(has_nightly.roads(), [Road::AddSource]);
+        assert_eq!(has_nightly.roads(&[]), [Road::AddSource]);
     }
 
     #[test]
     fn a_machine_has_the_roads_it_has_tools_for() {
-        assert_eq!(Machine { apt: true, root: true, ..BARE }.roads(), [Road::Distribution]);
-        assert_eq!(Machine { nightly: true, ..BARE }.roads(), [], "a toolchain without its rustup");
+        assert_eq!(Machine { apt: true, root: true, ..BARE }.roads(&[]), [Road::Distribution]);
+        assert_eq!(Machine { nightly: true, ..BARE }.roads(&[]), [], "a toolchain without its rustup");
+    }
+
+    #[test]
+    fn a_compiler_that_is_usable_is_not_got_again() {
+        let all = Machine { root: true, apt: true, rustup: true, nightly: true };
+        let usable = |name: &str| Compiler {
+            name: name.to_owned(),
+            prefix: PathBuf::from("/p"),
+            version: Version(1, 96, 0),
+            llvm: 22,
+        };
+        assert_eq!(all.roads(&[usable("/usr")]), [Road::AddSource]);
+        assert_eq!(all.roads(&[usable("nightly")]), [Road::Distribution]);
+        assert_eq!(all.roads(&[usable("nightly"), usable("/usr")]), []);
     }
 
     #[test]

@@ -10,7 +10,9 @@ use anyhow::{Result, anyhow, bail};
 
 use crate::apt;
 use crate::build::objects_are_given;
-use crate::ebpf_toolchain::{Compiler, Places, Toolchain, compilers, find, find_linker};
+use crate::ebpf_toolchain::{
+    Compiler, DISTRIBUTION, NIGHTLY, Places, Toolchain, compilers, find, find_linker,
+};
 use crate::linker;
 use crate::machine::{Machine, Road, check_platform};
 use crate::process::{run_silently, say};
@@ -38,7 +40,7 @@ const RUNTIME: [(&str, &str); 6] = [
 ];
 
 /// The compiler that Debian packages for its browsers, newer than its own, with its sources.
-const DISTRIBUTION: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm"];
+const PACKAGED: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm"];
 
 /// The verb: everything, and a line on what there is.
 pub(crate) fn main() -> Result<ExitCode> {
@@ -78,13 +80,14 @@ fn toolchain(places: &Places, machine: &Machine) -> Result<Toolchain> {
     say(&format!("the XDP programs cannot be compiled yet: {missing}"));
     let mut failures = Vec::new();
     // What is there first: a compiler may lack nothing but a linker.
-    for compiler in compilers(places).0 {
+    let (usable, _) = compilers(places);
+    let roads = if places.toolchain.is_some() { Vec::new() } else { machine.roads(&usable) };
+    for compiler in usable {
         match with_linker(places, machine, compiler) {
             Ok(toolchain) => return Ok(toolchain),
             Err(error) => failures.push(error),
         }
     }
-    let roads = if places.toolchain.is_some() { Vec::new() } else { machine.roads() };
     for road in roads {
         if let Some(error) = failures.last() {
             say(&format!("{error:#}; trying another way"));
@@ -95,10 +98,17 @@ fn toolchain(places: &Places, machine: &Machine) -> Result<Toolchain> {
             Err(error) => failures.push(error),
         }
     }
+    // Last, because it takes longest: where there is no LLVM to build bpf-linker against.
+    if places.linker.is_none() && !compilers(places).0.is_empty() {
+        match linker::install_prebuilt(places) {
+            Ok(()) => return find(places).map_err(|missing| anyhow!("{missing}")),
+            Err(error) => failures.push(error),
+        }
+    }
     if failures.is_empty() {
         bail!(
-            "there is no compiler for the XDP programs ({missing}) and neither rustup nor apt to get one: install \
-             rustup, or a rustc with its rust-src"
+            "there is no compiler for the XDP programs ({missing}) and nothing to get one with: install rustup, or \
+             a rustc with its rust-src"
         );
     }
     let failures: Vec<String> = failures.iter().map(|error| format!("{error:#}")).collect();
@@ -135,19 +145,19 @@ fn take(road: Road, places: &Places, machine: &Machine) -> Result<Compiler> {
                 "rust-src",
             ]);
             rustup.arg("--no-self-update");
-            "nightly".to_owned()
+            NIGHTLY
         }
         Road::AddSource => {
             say("downloading the sources of core for the nightly that is there, by rustup");
-            rustup.args(["component", "add", "rust-src", "--toolchain", "nightly"]);
-            "nightly".to_owned()
+            rustup.args(["component", "add", "rust-src", "--toolchain", NIGHTLY]);
+            NIGHTLY
         }
         Road::Distribution => {
-            if !apt::offers(machine, DISTRIBUTION[0])? {
-                bail!("apt offers no {}, which a Rust without rustup would come from", DISTRIBUTION[0]);
+            if !apt::offers(machine, PACKAGED[0])? {
+                bail!("apt offers no {}, which a Rust without rustup would come from", PACKAGED[0]);
             }
-            apt::install(machine, &DISTRIBUTION, "Rust with the sources of core, from the distribution")?;
-            places.distribution.display().to_string()
+            apt::install(machine, &PACKAGED, "Rust with the sources of core, from the distribution")?;
+            DISTRIBUTION
         }
     };
     if road != Road::Distribution {
@@ -201,7 +211,7 @@ fn ebpf_clippy(machine: &Machine, compiler: &Compiler) {
     if has_clippy(compiler) {
         return;
     }
-    let result = if compiler.prefix.starts_with("/usr") {
+    let result = if compiler.name == DISTRIBUTION {
         if !machine.apt || !machine.root {
             return;
         }

@@ -91,7 +91,8 @@ fn out_of_reach(why: &str, strict: bool) -> Outcome {
         let remark = format!("not run: {why}, and {REQUIRE_ROOT_VAR}=1 demands it");
         return Outcome { tally: Tally::FAILED, remarks: vec![remark] };
     }
-    Outcome { tally: Tally::SKIPPED, remarks: vec![format!("not run: {why}")] }
+    let remark = format!("not run: {why} (sudo -E env PATH=\"$PATH\" cargo xtask test)");
+    Outcome { tally: Tally::SKIPPED, remarks: vec![remark] }
 }
 
 fn run_suite(suite: &Suite, toolchain: Option<&Toolchain>) -> Result<Outcome> {

@@ -12,7 +12,11 @@
 //!
 //! Memory: one record per target and one per neighbour in use; notifications wait in a bounded kernel buffer, and
 //! are replaced by a full reading when that overflows.
+//!
+//! After a failed socket the task opens new ones on whatever thread it runs then: the threads of one process are
+//! taken to share a network namespace.
 
+mod entry;
 mod neighbours;
 mod verdict;
 mod worker;

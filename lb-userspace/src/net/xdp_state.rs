@@ -42,14 +42,16 @@ pub struct AttachedProgram {
     pub id: u32,
 }
 
-impl fmt::Display for AttachedProgram {
-    /// For messages: `native XDP program 42 ("xdp_filter")`. Looks the name up.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} XDP program {}", self.mode, self.id)?;
-        match program_name(self.id) {
-            Ok(Some(name)) if !name.is_empty() => write!(f, " (\"{name}\")"),
-            _ => Ok(()),
-        }
+impl AttachedProgram {
+    /// For messages: `native XDP program 42 ("xdp_filter")`. Asks the kernel for the name, and does without one when
+    /// it is not allowed to know.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let name = match program_name(self.id) {
+            Ok(Some(name)) if !name.is_empty() => format!(" (\"{name}\")"),
+            _ => String::new(),
+        };
+        format!("{} XDP program {}{name}", self.mode, self.id)
     }
 }
 

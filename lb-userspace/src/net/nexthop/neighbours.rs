@@ -13,72 +13,19 @@ use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        neighbour::{
-            NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
-            NeighbourState,
-        },
-        route::RouteProtocol,
+        neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage},
     },
 };
 use tokio::time::Instant;
 
-use crate::net::{Mac, NetError, Netlink, links::Inventory};
-
-/// Interface index and address.
-pub(super) type Key = (u32, IpAddr);
-
-/// Protocol number (`NDA_PROTOCOL`) of entries that did not exist before us: "L". Not in iproute2's rt_protos.
-const MADE: RouteProtocol = RouteProtocol::Other(76);
-/// Protocol number of entries that the kernel had made for its own traffic before we marked them.
-const MARKED: RouteProtocol = RouteProtocol::Other(77);
+use super::entry::{Holder, Key, MARKED, Neighbour, State, key_of};
+use crate::net::{NetError, Netlink, links::Inventory};
 
 /// Least time between two requests about one neighbour: what the kernel or an operator removes comes back, but not
 /// in a tight loop.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// The same for neighbours that we keep resolved by using them: a stale one is probed 5 s after its use.
 const USE_AGAIN: Duration = Duration::from_secs(5);
-
-/// What the kernel knows of a neighbour.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(super) enum State {
-    /// No entry.
-    #[default]
-    Absent,
-    /// Asked for the first time, no answer yet.
-    Asking,
-    /// Asked and not answered. Stays so while the kernel asks again.
-    Failed,
-    /// Answered, and not yet refuted.
-    Known(Mac),
-    /// Resolved to something that is no Ethernet address, in words.
-    Unusable(String),
-}
-
-/// Whose an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-enum Holder {
-    /// There is none, or the kernel made it for its own traffic.
-    #[default]
-    Nobody,
-    /// Did not exist before us.
-    Made,
-    /// The kernel's own, marked by us.
-    Marked,
-    /// An operator's or another program's. To set flags on it would take away its own: a permanent entry would stop
-    /// being permanent. It is only watched.
-    Foreign,
-}
-
-/// One neighbour in use.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Neighbour {
-    pub(super) state: State,
-    /// Why the kernel does not take our mark, in words.
-    pub(super) refusal: Option<String>,
-    holder: Holder,
-    managed: bool,
-    asked: Option<Instant>,
-}
 
 /// The neighbours in use.
 #[derive(Debug)]
@@ -97,16 +44,16 @@ impl Neighbours {
         self.entries.get(key)
     }
 
-    /// Takes in a notification; says whether a verdict may change.
+    /// Takes in a notification; says whether there is anything to judge or to ask anew.
     pub(super) fn apply(&mut self, message: &NeighbourMessage, deleted: bool) -> bool {
         let Some(entry) = key_of(message).and_then(|key| self.entries.get_mut(&key)) else { return false };
-        let before = entry.state.clone();
+        let before = (entry.state.clone(), entry.holder, entry.managed);
         if deleted {
             (entry.state, entry.holder, entry.managed) = (State::Absent, Holder::Nobody, false);
         } else {
             entry.learn(message);
         }
-        entry.state != before
+        (entry.state.clone(), entry.holder, entry.managed) != before
     }
 
     /// Makes `needed` the set in use: reads the kernel's table once if there are new ones, releases those gone.
@@ -188,62 +135,6 @@ impl Neighbours {
     }
 }
 
-impl Neighbour {
-    /// Takes over what the kernel says of the entry.
-    fn learn(&mut self, message: &NeighbourMessage) {
-        let (mut address, mut protocol, mut managed) = (None, None, false);
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::LinkLayerAddress(bytes) => address = Some(bytes.as_slice()),
-                NeighbourAttribute::Protocol(number) => protocol = Some(*number),
-                NeighbourAttribute::ExtFlags(flags) => managed = flags.contains(NeighbourExtFlags::Managed),
-                _ => {}
-            }
-        }
-        let header = &message.header;
-        self.managed = managed;
-        let fixed = header.flags.contains(NeighbourFlags::ExtLearned)
-            || matches!(header.state, NeighbourState::Permanent | NeighbourState::Noarp);
-        self.holder = match protocol {
-            // Our label stays on an entry that an operator has made permanent since.
-            _ if fixed => Holder::Foreign,
-            Some(protocol) if protocol == MADE => Holder::Made,
-            Some(protocol) if protocol == MARKED => Holder::Marked,
-            Some(protocol) if protocol != RouteProtocol::Unspec => Holder::Foreign,
-            _ if managed => Holder::Foreign,
-            _ => Holder::Nobody,
-        };
-        self.state = match (header.state, address.map(Mac::try_from)) {
-            (NeighbourState::Failed, _) => State::Failed,
-            // The kernel asks again from time to time: not news.
-            (NeighbourState::Incomplete | NeighbourState::None, _) if self.state == State::Failed => {
-                State::Failed
-            }
-            (NeighbourState::Incomplete | NeighbourState::None, _) => State::Asking,
-            (_, Some(Ok(mac))) if mac != [0; 6] => State::Known(mac),
-            (NeighbourState::Noarp, _) => State::Unusable("needs no MAC address there".to_owned()),
-            _ => State::Unusable("has no Ethernet address".to_owned()),
-        };
-    }
-
-    /// The protocol number to put on the entry.
-    fn label(&self) -> RouteProtocol {
-        match (self.holder, &self.state) {
-            (Holder::Marked, _) => MARKED,
-            (Holder::Nobody, state) if *state != State::Absent => MARKED,
-            _ => MADE,
-        }
-    }
-}
-
-#[cfg(test)]
-impl Neighbour {
-    /// A neighbour as a test wants it.
-    pub(super) fn of(state: State, refusal: Option<&str>) -> Self {
-        Self { state, refusal: refusal.map(str::to_owned), ..Self::default() }
-    }
-}
-
 /// Sends the mark (or the use) for one neighbour and takes note of the outcome.
 async fn ask(netlink: &Netlink, key: Key, entry: &mut Neighbour, managed: &mut bool) -> Result<(), NetError> {
     let label = entry.label();
@@ -260,7 +151,7 @@ async fn ask(netlink: &Netlink, key: Key, entry: &mut Neighbour, managed: &mut b
     let Err(error) = netlink.request("keep a neighbour resolved", request, flags).await else {
         entry.refusal = None;
         entry.managed = *managed;
-        entry.holder = if label == MADE { Holder::Made } else { Holder::Marked };
+        entry.holder = if label == MARKED { Holder::Marked } else { Holder::Made };
         if entry.state == State::Absent {
             entry.state = State::Asking;
         }
@@ -354,20 +245,4 @@ fn message((ifindex, ip): Key) -> NeighbourMessage {
     message.header.family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.attributes.push(NeighbourAttribute::Destination(ip.into()));
     message
-}
-
-/// The key of an IPv4 or IPv6 neighbour; `None` for others (bridge forwarding entries, proxies).
-fn key_of(message: &NeighbourMessage) -> Option<Key> {
-    if message.header.flags.contains(NeighbourFlags::Proxy) {
-        return None;
-    }
-    message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
-            Some((message.header.ifindex, IpAddr::V4(*ip)))
-        }
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
-            Some((message.header.ifindex, IpAddr::V6(*ip)))
-        }
-        _ => None,
-    })
 }

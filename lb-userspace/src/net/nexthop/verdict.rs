@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     NextHop, Resolution,
-    neighbours::{Key, Neighbour, State},
+    entry::{Key, Neighbour, State},
 };
 use crate::net::{
     links::{Inventory, Link},

@@ -243,23 +243,15 @@ impl Worker {
         }
     }
 
-    /// A route touches the targets inside its prefix and no other. Unknown targets are looked up anyway.
+    /// A route touches the targets inside its prefix and no other.
     fn note_route(&mut self, message: &RouteMessage) {
-        if self.doubts.all_routes {
-            return;
-        }
-        let length = message.header.destination_prefix_length;
-        let destination = message.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-            _ => None,
-        });
-        match destination.and_then(|ip| IpNet::new(ip, length).ok()) {
+        match destination(message) {
+            // With everything in doubt there is nothing to add.
+            _ if self.doubts.all_routes => {}
             Some(net) => {
                 let inside = self.targets.range(net.network()..=net.broadcast()).map(|(ip, _)| *ip);
                 self.doubts.routes.extend(inside);
             }
-            // A default route carries no destination.
             None => self.doubts.all_routes = true,
         }
     }
@@ -272,9 +264,12 @@ impl Worker {
         if started >= self.rest_until && self.look_up(netlink).await? {
             self.rest_until = Instant::now() + started.elapsed() * REST_FACTOR;
         }
-        let (asked, ask_at) = self.neighbours.ensure(netlink, &links).await?;
-        self.doubts.verdicts |= asked;
-        self.ask_at = ask_at;
+        // All that can change who is to be asked puts verdicts in doubt, too.
+        if self.doubts.verdicts || self.ask_at.is_some_and(|ask_at| ask_at <= Instant::now()) {
+            let (asked, ask_at) = self.neighbours.ensure(netlink, &links).await?;
+            self.doubts.verdicts |= asked;
+            self.ask_at = ask_at;
+        }
         Ok(self.publish(&links))
     }
 
@@ -331,4 +326,14 @@ impl Worker {
             changed
         })
     }
+}
+
+/// The prefix that a route is for; `None` when it may be for anything, as a default route, which carries none.
+fn destination(message: &RouteMessage) -> Option<IpNet> {
+    let ip = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })?;
+    IpNet::new(ip, message.header.destination_prefix_length).ok()
 }

@@ -2,12 +2,16 @@
 
 use std::{fs, net::IpAddr, time::Duration};
 
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourState};
+use rtnetlink::{
+    MulticastGroup,
+    packet_route::neighbour::{NeighbourAttribute, NeighbourState},
+};
 use tokio::time::timeout;
 
 use crate::net::{
     Mac,
     announce::{REPETITIONS, frames, send_every, socket::PacketSocket, subscribe, unsubscribe},
+    netlink::EventSocket,
     testing::{DEADLINE, TestNet, in_namespace},
 };
 
@@ -61,21 +65,17 @@ fn root_hosts_that_knew_the_vip_elsewhere_move_it() {
         for vip in ["192.0.2.10", "2001:db8:1::10"] {
             net.peer.neighbour("srv0", vip, [2, 0, 0, 0, 0, 0x99], NeighbourState::Stale).await;
         }
+        let mut changes = net.in_peer(|| EventSocket::open(&[MulticastGroup::Neigh], 1 << 20).unwrap());
         let ours = net.ours.link("lb0").await;
         send_every(Duration::from_millis(1), &ours, &vips()).await.unwrap();
         let moved = NeighbourAttribute::LinkLayerAddress(ours.mac.unwrap().to_vec());
         for vip in ["192.0.2.10", "2001:db8:1::10"] {
-            // A veth delivers while the frame is sent, on this very CPU or soon on another.
-            let entry = timeout(DEADLINE, async {
-                loop {
-                    let entry = net.peer.entry(vip).await.expect("known before");
-                    if entry.attributes.contains(&moved) {
-                        return entry;
-                    }
-                    tokio::task::yield_now().await;
+            let moved = async {
+                while !net.peer.entry(vip).await.expect("known before").attributes.contains(&moved) {
+                    changes.recv().await.unwrap();
                 }
-            });
-            assert!(entry.await.is_ok(), "{vip} is still known at the old MAC address");
+            };
+            assert!(timeout(DEADLINE, moved).await.is_ok(), "{vip} is still known at the old MAC address");
         }
     });
 }
@@ -132,9 +132,19 @@ fn root_unsubscribing_leaves_the_hosts_own_groups() {
     in_namespace(|| async {
         let net = TestNet::joined().await;
         let link = net.ours.link("lb0").await;
-        net.ours.address("lb0", "2001:db8::10/64").await;
         let group = frames::solicited_node_mac("2001:db8:1::10".parse().unwrap());
-        let before = users("lb0", group).expect("the kernel subscribes its own addresses");
+        // The kernel subscribes its own addresses, some time before it announces them as ready.
+        let mut changes = EventSocket::open(&[MulticastGroup::Ipv6Ifaddr], 1 << 20).unwrap();
+        net.ours.address("lb0", "2001:db8::10/64").await;
+        let subscribed = async {
+            loop {
+                if let Some(users) = users("lb0", group) {
+                    return users;
+                }
+                changes.recv().await.unwrap();
+            }
+        };
+        let before = timeout(DEADLINE, subscribed).await.expect("the kernel's own subscription");
         subscribe(&link, &vips()).unwrap();
         assert_eq!(users("lb0", group), Some((before.0 + 1, 1)));
         unsubscribe(&link, &vips(), &[]).unwrap();

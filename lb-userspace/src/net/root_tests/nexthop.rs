@@ -1,6 +1,10 @@
 //! Next hops: how targets resolve, and what happens to them when the network changes.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL},
@@ -13,6 +17,7 @@ use rtnetlink::{
 use tokio::{sync::watch, time::timeout};
 
 use crate::net::{
+    announce::{frames::arp_announcement, socket::PacketSocket},
     nexthop::{NextHop, Resolution, Resolver, Snapshot},
     testing::{DEADLINE, TestNet, in_namespace, mtu, of_type, through, via},
 };
@@ -127,20 +132,12 @@ fn root_changes_of_either_mac_address_and_of_the_mtu_are_followed() {
         };
         // Down and up would flush the neighbour; a veth takes a new MAC address while it is up.
         net.peer.mac("srv0", [2, 0, 0, 0, 0, 0x22]).await;
-        let seen = hop(|hop| hop.dmac == [2, 0, 0, 0, 0, 0x22]);
         // The kernel finds out with its next probe; an announcement of the new owner is faster.
-        let vips = [ip("198.51.100.11")];
-        let announcing = net.peer.link("srv0").await;
-        let announce =
-            net.in_peer(|| crate::net::announce::socket::PacketSocket::open(announcing.index, 0).unwrap());
-        let frame = crate::net::announce::frames::arp_announcement(
-            announcing.mac.unwrap(),
-            match vips[0] {
-                IpAddr::V4(vip) => vip,
-                IpAddr::V6(_) => unreachable!(),
-            },
-        );
-        announce.send(&frame).await.unwrap();
+        let index = net.peer.link("srv0").await.index;
+        let wire = net.in_peer(|| PacketSocket::open(index, 0).unwrap());
+        let address = Ipv4Addr::new(198, 51, 100, 11);
+        wire.send(&arp_announcement([2, 0, 0, 0, 0, 0x22], address)).await.unwrap();
+        let seen = hop(|hop| hop.dmac == [2, 0, 0, 0, 0, 0x22]);
         followed.wait("198.51.100.11", "moved to the new MAC address", seen).await;
         net.ours.mac("lb0", [2, 0, 0, 0, 0, 0x11]).await;
         let seen = hop(|hop| hop.smac == [2, 0, 0, 0, 0, 0x11]);

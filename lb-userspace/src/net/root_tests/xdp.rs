@@ -82,7 +82,7 @@ fn root_programs_are_found_with_mode_id_and_name() {
         {
             let link = attach(&program, index, flags);
             assert_eq!(attached().await, [AttachedProgram { mode, id }]);
-            let words = attached().await[0].to_string();
+            let words = attached().await[0].describe();
             assert_eq!(words, format!("{word} XDP program {id} (\"somebody_else\")"));
             drop(link);
             assert_eq!(attached().await, []);
