@@ -126,7 +126,8 @@ impl Started {
         let mut desired = Desired::new(seed);
         let (installer, adopted) = open_installer(loaded.adopted, loaded.memory, loaded.clock)?;
         for (identity, service) in &adopted.services {
-            desired.adopt(*identity, service.members.iter().map(|(id, m)| (*id, m.index)));
+            let members = service.members.iter().map(|(id, m)| (*id, m.index));
+            desired.adopt(*identity, members, &service.slots, |slot| service.meta.get(&slot).copied().unwrap_or_default());
         }
 
         let (resolver, mut routes) = Resolver::start().await?;

@@ -187,6 +187,13 @@ impl Clock {
         ((1u64 << 32) / u64::from(self.ticks_per_second.max(2))) as u32
     }
 
+    /// The datapath's seconds when `CLOCK_MONOTONIC` shows this; not reduced to 14 bits.
+    pub fn seconds(&self, nanoseconds: u64) -> u64 {
+        let passed = u128::from(nanoseconds.saturating_sub(self.nanoseconds));
+        let jiffies = u128::from(self.jiffies) + passed * u128::from(self.ticks_per_second) / 1_000_000_000;
+        ((jiffies * u128::from(self.seconds_multiplier())) >> 32) as u64
+    }
+
     /// `Globals::limit_time_offset`: makes both clocks agree at the moment they were read together.
     pub fn offset(&self) -> u64 {
         let scaled = self.nanoseconds.wrapping_mul(u64::from(self.multiplier())) >> limit::MULT_BITS;
