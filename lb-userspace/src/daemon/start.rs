@@ -259,7 +259,7 @@ async fn check_interfaces(
             if !ours.contains(name) {
                 return Err(dataplane::DataplaneError::Occupied {
                     interface: name.clone(),
-                    owner: program.to_string(),
+                    owner: program.describe(),
                 }
                 .into());
             }
