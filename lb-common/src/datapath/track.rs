@@ -64,8 +64,6 @@ pub mod entry {
 
 /// How long a SYN entry waits for its connection, in seconds: longer than a client waits before its first repeats.
 pub const SYN_SECONDS: u16 = 10;
-/// How long an entry on probation waits for its second packet, in seconds.
-pub const PROBATION_SECONDS: u16 = 60;
 /// How long a closing entry stays, in seconds: answers to a FIN may take a while.
 pub const CLOSING_SECONDS: u16 = 60;
 
@@ -180,7 +178,6 @@ fn begin<W: Word>(
 fn life(service: &Service, kind: u16) -> u16 {
     match kind {
         entry::SYN => SYN_SECONDS,
-        entry::PROBATION => PROBATION_SECONDS.min(service.settle),
         entry::CLOSING => CLOSING_SECONDS.min(service.settle),
         _ => service.settle,
     }

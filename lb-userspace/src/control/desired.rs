@@ -115,7 +115,13 @@ pub struct TableError {
 impl Desired {
     /// With this seed, remembering nothing.
     pub fn new(seed: Seed) -> Self {
-        Self { seed, scratch: maglev::Scratch::default(), services: HashMap::new(), now: 0, tables: HashMap::new() }
+        Self {
+            seed,
+            scratch: maglev::Scratch::default(),
+            services: HashMap::new(),
+            now: 0,
+            tables: HashMap::new(),
+        }
     }
 
     /// The seed.

@@ -62,7 +62,11 @@ impl Settling {
                 unsettled.insert(index, Unsettled { old: meta::old(meta_of(index)), since: now, state });
             }
         }
-        Self { owners: slots.iter().map(|value| value & slot::MEMBER).collect(), slots: unsettled, issued: None }
+        Self {
+            owners: slots.iter().map(|value| value & slot::MEMBER).collect(),
+            slots: unsettled,
+            issued: None,
+        }
     }
 
     /// Takes the owners that are wanted now and says what to install. `tracked` is false for a service that remembers
@@ -101,7 +105,8 @@ impl Settling {
     }
 
     fn change(&mut self, index: u32, before: u16, now: Seconds) {
-        let unsettled = self.slots.entry(index).or_insert(Unsettled { old: before, since: now, state: slot::UNSETTLED });
+        let unsettled =
+            self.slots.entry(index).or_insert(Unsettled { old: before, since: now, state: slot::UNSETTLED });
         // Owners in between have entries for all of their flows: the oldest stays the old one.
         if unsettled.state == slot::EXCEPTIONS {
             unsettled.old = before;
@@ -200,7 +205,11 @@ mod tests {
         assert_eq!(*settling.issue(&table, true, 80).slots, [1 | slot::EXCEPTIONS]);
         assert!(!settling.settle(60, |_| 65, 100));
         let issued = settling.issue(&owners(&[2]), true, 100);
-        assert_eq!((issued.slots[0], issued.old.get(&0)), (2 | slot::UNSETTLED, Some(&1)), "exceptions have entries");
+        assert_eq!(
+            (issued.slots[0], issued.old.get(&0)),
+            (2 | slot::UNSETTLED, Some(&1)),
+            "exceptions have entries"
+        );
         assert!(settling.settle(60, |_| 65, 170));
         assert_eq!(settling.counts(), Counts::default());
     }

@@ -23,6 +23,7 @@ use super::{
     lookup_tables::Keys,
     memory::{Clock, Memory},
     records,
+    sweep::{self, Swept},
 };
 use crate::control::{
     model,
@@ -181,8 +182,16 @@ impl Installer {
 
     /// Time of the last exception of a slot of a service, as the datapath has it.
     pub fn stamp(&self, service: u64, slot: u32) -> u16 {
-        let meta = self.installed.get(&service).and_then(|i| self.memory.slot_meta.word((i.table.start + slot) as usize));
+        let meta = self
+            .installed
+            .get(&service)
+            .and_then(|i| self.memory.slot_meta.word((i.table.start + slot) as usize));
         meta.map_or_else(|| never(self.now), meta::stamp)
+    }
+
+    /// Removes flows that were not seen for `longest` seconds, and counts the others.
+    pub fn sweep_flows(&self, longest: u16) -> Swept {
+        sweep::sweep(&self.memory.flows, longest, self.now as u16 & entry::TIME)
     }
 
     /// Slots and member records in use, for status.
@@ -338,7 +347,8 @@ impl Installer {
             _ => match by_table.get(&service.table.as_ptr()) {
                 Some(extent) => *extent,
                 None => {
-                    let before = old.as_ref().map(|o| o.table).filter(|t| t.length as usize == service.table.len());
+                    let before =
+                        old.as_ref().map(|o| o.table).filter(|t| t.length as usize == service.table.len());
                     let extent = self.write_table(&service.table, &service.old, before)?;
                     fresh.push((Kind::Slots, extent));
                     done.tables += 1;

@@ -12,9 +12,12 @@ mod install;
 mod load;
 mod lookup_tables;
 mod memory;
+#[cfg(test)]
+mod oracle;
 mod pins;
 mod records;
 mod region;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +32,7 @@ pub use load::{Loaded, load};
 pub use memory::{Capacity, Clock, Memory};
 pub use pins::{Pins, Removed};
 pub use region::Region;
+pub use sweep::Swept;
 
 /// The balancer's program and maps.
 pub static BALANCER_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer"));

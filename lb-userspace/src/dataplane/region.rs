@@ -124,7 +124,8 @@ impl Region<u64> {
     /// One of the 32-bit words.
     pub fn word(&self, index: usize) -> Option<u32> {
         // SAFETY: in range; the datapath may write at the same time, hence volatile.
-        (index < self.length * 2).then(|| unsafe { self.start.as_ptr().cast::<u32>().add(index).read_volatile() })
+        (index < self.length * 2)
+            .then(|| unsafe { self.start.as_ptr().cast::<u32>().add(index).read_volatile() })
     }
 
     /// The cells as 16-bit slots, for reading.

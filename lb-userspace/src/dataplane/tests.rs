@@ -15,8 +15,15 @@ use crate::{
 };
 
 const CLOCK: Clock = Clock { ticks_per_second: 250, jiffies: 0, nanoseconds: 0 };
-const CAPACITY: Capacity =
-    Capacity { vip_cells: 64, port_cells: 256, services: 32, slots: 4096, backends: 256, limit_buckets: 16, flow_buckets: 16 };
+const CAPACITY: Capacity = Capacity {
+    vip_cells: 64,
+    port_cells: 256,
+    services: 32,
+    slots: 4096,
+    backends: 256,
+    limit_buckets: 16,
+    flow_buckets: 16,
+};
 
 fn member(n: u8) -> Member {
     Member {
