@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod binaries;
+pub mod cases;
 pub mod check;
 pub mod cleanup;
 pub mod flood;
@@ -14,6 +15,8 @@ pub mod lb_process;
 pub mod load;
 pub mod netdev;
 pub mod netns;
+pub mod packet;
+pub mod packet_frame;
 pub mod process;
 pub mod server;
 pub mod site;

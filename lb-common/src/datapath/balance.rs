@@ -11,7 +11,7 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
-    abi::{Globals, Reason},
+    abi::{Globals, Reason, slot},
     wire::{be16, ethernet, ipv4, ipv6, protocol, word, words},
 };
 
@@ -51,13 +51,14 @@ fn from_ipv6<P: Packet, T: Tables>(packet: &mut P, tables: &T, globals: &Globals
     };
     let Some(vip) = lookup::vip6(tables, globals, words(header, 24)) else {
         if header[6] == protocol::ICMPV6 {
-            return announce::neighbour(packet, tables, globals, ingress);
+            return announce::neighbour(packet, tables, globals, ingress, Reason::NotService);
         }
         return Verdict::pass(Reason::NotService);
     };
     match parse::ipv6(packet, header) {
-        Ok(network) if network.protocol == protocol::ICMPV6 => {
-            announce::neighbour(packet, tables, globals, ingress)
+        // Neighbour discovery belongs to the link; other ICMPv6 is for a service or not, as ICMP is.
+        Ok(network) if network.protocol == protocol::ICMPV6 && announce::is_discovery(packet) => {
+            announce::neighbour(packet, tables, globals, ingress, Reason::NoSuchPort)
         }
         Ok(network) => to_service(packet, tables, globals, vip, &network, INNER_IPV6, ingress),
         Err(reason) => Verdict::drop(reason),
@@ -88,7 +89,16 @@ fn to_service<P: Packet, T: Tables, A: Address>(
         return Verdict::drop(Reason::RateLimited);
     }
     let hash = lookup::affinity_hash(globals, service, network, ports);
-    let backend = match lookup::backend(tables, service, hash) {
+    let slot = match lookup::slot(tables, service, hash) {
+        Ok(slot) => slot,
+        Err(reason) => return Verdict::drop(reason),
+    };
+    let member = if slot.is_decided(service) {
+        slot.value & slot::MEMBER
+    } else {
+        tables.track(globals, service, lookup::query(packet, globals, service, network, ports, slot))
+    };
+    let backend = match lookup::member(tables, service, member) {
         Ok(backend) => backend,
         Err(reason) => return Verdict::drop(reason),
     };

@@ -6,4 +6,5 @@ pub mod maglev;
 pub mod model;
 pub mod prime;
 pub mod rendezvous;
+pub mod settling;
 pub mod table;
