@@ -40,7 +40,7 @@ pub struct Service {
     /// `addresses`.
     pub addresses: Vec<IpAddr>,
     /// `ports`.
-    pub ports: Vec<u16>,
+    pub ports: Ports,
     /// `protocol`.
     pub protocol: Protocol,
     /// `affinity`.
@@ -57,14 +57,25 @@ pub struct Service {
     pub backends: Vec<Backend>,
 }
 
-/// `[service.health]`: an HTTP check of the demo server.
+/// `ports` of a service.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Ports {
+    /// A list of numbers.
+    Numbers(Vec<u16>),
+    /// `"any"`, or a range.
+    Word(String),
+}
+
+/// `[service.health]`: by default an HTTP check of the demo server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Health {
     /// `type`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// `path`.
-    pub path: String,
+    /// `path`; only with `http`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// `port`.
     pub port: u16,
     /// `interval`.
@@ -118,13 +129,21 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             kind: "http".into(),
-            path: "/ready".into(),
+            path: Some("/ready".into()),
             port: 80,
             interval: "200ms".into(),
             timeout: "200ms".into(),
             rise: 2,
             fall: 3,
         }
+    }
+}
+
+impl Health {
+    /// A TCP check of the demo server.
+    #[must_use]
+    pub fn tcp() -> Self {
+        Self { kind: "tcp".into(), path: None, ..Self::default() }
     }
 }
 
@@ -141,7 +160,7 @@ impl LbConfig {
         let service = Service {
             name: "web".into(),
             addresses: vec![vip],
-            ports: vec![80],
+            ports: Ports::Numbers(vec![80]),
             protocol: Protocol::Tcp,
             affinity: Affinity::Addresses,
             forward,
@@ -165,7 +184,7 @@ impl AgentConfig {
     /// For a backend of `world`: both VIPs, and tunnels from the balancer's own addresses.
     #[must_use]
     pub fn of(world: &World) -> Self {
-        let tunnel_sources = vec![format!("{}/32", world.lb.v4), format!("{}/128", world.lb.v6)];
+        let tunnel_sources = world.tunnel_sources();
         let vips = vec![world.vip4.into(), world.vip6.into()];
         Self { agent: Agent { interface: "eth0".into(), vips, tunnel_sources } }
     }
@@ -190,7 +209,7 @@ mod tests {
             services: vec![Service {
                 name: "web".into(),
                 addresses: vec!["192.0.2.10".parse().unwrap()],
-                ports: vec![80, 443],
+                ports: Ports::Numbers(vec![80, 443]),
                 protocol: Protocol::Tcp,
                 affinity: Affinity::Source,
                 forward: Forward::L2,

@@ -23,6 +23,7 @@ use crate::{
     netns::Entry,
     process::{Output, Process, output_of, run},
     topology::world::Host,
+    view::View,
 };
 
 /// For loading and attaching on a busy machine.
@@ -100,6 +101,14 @@ impl LbProcess {
             command.args(["status", "--json", "--socket"]).arg(&socket);
             output_of(command, CALL_LIMIT).is_ok()
         })
+    }
+
+    /// What the daemon says of itself, asked without a process in between.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub fn view(&self) -> Result<View> {
+        View::ask(&self.socket())
     }
 
     /// `lb status --json`.

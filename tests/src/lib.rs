@@ -5,15 +5,21 @@
 
 pub mod backend;
 pub mod binaries;
+pub mod cases;
+pub mod check;
 pub mod cleanup;
 pub mod lab;
 pub mod lb_config;
 pub mod lb_process;
 pub mod netdev;
 pub mod netns;
+pub mod packet;
+pub mod packet_frame;
 pub mod process;
 pub mod server;
+pub mod site;
 pub mod topology;
 pub mod traffic;
+pub mod view;
 pub mod wait;
 pub mod xdp_pass;

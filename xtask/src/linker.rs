@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::apt;
-use crate::ebpf_toolchain::{MIN_LINKER, Places, linker_root};
+use crate::ebpf_toolchain::{Compiler, MIN_LINKER, Places, linker_root};
 use crate::machine::Machine;
 use crate::process::{run, run_silently, say};
 use crate::workspace::{self, host_cargo, program};
@@ -18,8 +18,8 @@ use crate::workspace::{self, host_cargo, program};
 /// The LLVM inside the prebuilt bpf-linker, which is also the newest that its source can be built against.
 const NEWEST_LLVM: u32 = 23;
 
-/// The last cargo-binstall that the workspace's Rust compiles.
-const BINSTALL: &str = "1.24.0";
+/// The cargo-binstall to compile where there is none; it wants Rust 1.96.1.
+const BINSTALL: &str = "1.26.2";
 
 /// Installs a bpf-linker that reads the bitcode of LLVM `llvm`, or says why it cannot.
 pub(crate) fn install(places: &Places, machine: &Machine, llvm: u32) -> Result<()> {
@@ -48,15 +48,18 @@ pub(crate) fn install(places: &Places, machine: &Machine, llvm: u32) -> Result<(
     bail!("no bpf-linker with LLVM {llvm} or later, and no LLVM {llvm} to build one against")
 }
 
-/// Downloads the prebuilt bpf-linker with a cargo-binstall of our own, which has to be compiled first.
-pub(crate) fn install_prebuilt(places: &Places) -> Result<()> {
+/// Downloads the prebuilt bpf-linker with a cargo-binstall of our own, which has to be compiled first: by `compiler`,
+/// for it may be newer than the one that compiles the host's part.
+pub(crate) fn install_prebuilt(places: &Places, compiler: &Compiler) -> Result<()> {
     let cache = tool_cache(places)?;
     let root = cache.join(format!("cargo-binstall-{BINSTALL}"));
     let binstall = root.join("bin/cargo-binstall");
     if !binstall.is_file() {
         say("compiling cargo-binstall, which downloads bpf-linker (some minutes, once)");
         let package = format!("cargo-binstall@{BINSTALL}");
-        run(&mut cargo_install(places, &package, &root)?)?;
+        let bin = compiler.prefix.join("bin");
+        let mut command = cargo_install(places, &bin.join("cargo"), &package, &root)?;
+        run(command.env("RUSTC", bin.join("rustc")))?;
     }
     prebuilt(&binstall, cache).context("no prebuilt bpf-linker")
 }
@@ -80,16 +83,17 @@ fn prefix(llvm: u32) -> PathBuf {
 fn from_source(places: &Places, cache: &Path, llvm: u32) -> Result<()> {
     say(&format!("building bpf-linker {MIN_LINKER} against LLVM {llvm} (one to four minutes, once)"));
     let package = format!("bpf-linker@{MIN_LINKER}");
-    let mut command = cargo_install(places, &package, &linker_root(cache, MIN_LINKER, llvm))?;
+    let root = linker_root(cache, MIN_LINKER, llvm);
+    let mut command = cargo_install(places, &host_cargo(), &package, &root)?;
     command.args(["--no-default-features", "--features", &format!("llvm-{llvm}")]);
     run(command.env("LLVM_PREFIX", prefix(llvm)))
 }
 
 /// `cargo install` to a root of our own.
-fn cargo_install(places: &Places, package: &str, root: &Path) -> Result<Command> {
+fn cargo_install(places: &Places, cargo: &Path, package: &str, root: &Path) -> Result<Command> {
     // Cargo would advise to add the directory to PATH, which nobody needs to do.
     let path = places.path.iter().cloned().chain([root.join("bin")]);
-    let mut command = Command::new(host_cargo());
+    let mut command = Command::new(cargo);
     // --force: what cannot run any more, since its LLVM has gone, still counts as installed.
     command
         .args(["install", package, "--locked", "--force", "--root"])

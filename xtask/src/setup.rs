@@ -99,8 +99,9 @@ fn toolchain(places: &Places, machine: &Machine) -> Result<Toolchain> {
         }
     }
     // Last, because it takes longest: where there is no LLVM to build bpf-linker against.
-    if places.linker.is_none() && !compilers(places).0.is_empty() {
-        match linker::install_prebuilt(places) {
+    let newest = compilers(places).0.into_iter().max_by_key(|compiler| compiler.version);
+    if let (Some(compiler), None) = (newest, &places.linker) {
+        match linker::install_prebuilt(places, &compiler) {
             Ok(()) => return find(places).map_err(|missing| anyhow!("{missing}")),
             Err(error) => failures.push(error),
         }

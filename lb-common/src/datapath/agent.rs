@@ -66,7 +66,7 @@ fn from_ipv6<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
         return Verdict::pass(Reason::NotTunnel);
     };
     let inner = outer[6];
-    if inner != protocol::IPV4 && inner != protocol::IPV6 {
+    if outer[0] >> 4 != 6 || (inner != protocol::IPV4 && inner != protocol::IPV6) {
         return Verdict::pass(Reason::NotTunnel);
     }
     let held = u32::from(be16(outer, 4));
@@ -88,21 +88,23 @@ fn inner_of<P: Packet, T: AgentTables>(
     held: u32,
 ) -> Result<(), Verdict> {
     let available = (packet.length() as u32).wrapping_sub(at as u32);
-    let (vip, version, length) = if inner == protocol::IPV4 {
+    let (vip, version, header, length) = if inner == protocol::IPV4 {
         let Ok(header) = packet.at::<{ ipv4::HEADER }>(at) else {
             return Err(Verdict::pass(Reason::NotTunnel));
         };
-        (mapped(word(header, 16)), header[0] >> 4 == 4 && header[0] & 0x0f >= 5, u32::from(be16(header, 2)))
+        let bytes = u32::from(header[0] & 0x0f) * 4;
+        (mapped(word(header, 16)), header[0] >> 4 == 4, bytes, u32::from(be16(header, 2)))
     } else {
         let Ok(header) = packet.at::<{ ipv6::HEADER }>(at) else {
             return Err(Verdict::pass(Reason::NotTunnel));
         };
-        (words(header, 24), header[0] >> 4 == 6, u32::from(be16(header, 4)) + ipv6::HEADER as u32)
+        let bytes = ipv6::HEADER as u32;
+        (words(header, 24), header[0] >> 4 == 6, bytes, u32::from(be16(header, 4)) + bytes)
     };
     if !tables.knows_vip(vip) {
         return Err(Verdict::pass(Reason::NotTunnel));
     }
-    if !version || length < ipv4::HEADER as u32 || length > held || held > available {
+    if !version || header < ipv4::HEADER as u32 || length < header || length > held || held > available {
         return Err(Verdict::drop(Reason::MalformedTunnel));
     }
     Ok(())

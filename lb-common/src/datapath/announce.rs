@@ -57,18 +57,27 @@ const BARE: usize = 24;
 const WITH_OPTION: usize = 32;
 const ICMP_AT: usize = ethernet::HEADER + ipv6::HEADER;
 
-/// An ICMPv6 packet: a solicitation for a VIP becomes an advertisement.
+/// Whether this ICMPv6 message is of neighbour discovery: solicitation and advertisement of routers and neighbours,
+/// redirect (RFC 4861 4, types 133 to 137).
+#[inline(always)]
+pub(super) fn is_discovery<P: Packet>(packet: &P) -> bool {
+    packet.at::<1>(ICMP_AT).is_ok_and(|kind| (133..=137).contains(&kind[0]))
+}
+
+/// An ICMPv6 packet: a solicitation for a VIP becomes an advertisement; everything else passes, for the reason
+/// `otherwise`.
 #[inline(always)]
 pub(super) fn neighbour<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     globals: &Globals,
     ingress: u32,
+    otherwise: Reason,
 ) -> Verdict {
     if globals.flags & globals_flags::ANNOUNCE == 0 {
-        return Verdict::pass(Reason::NotService);
+        return Verdict::pass(otherwise);
     }
-    let Ok(frame) = packet.at::<{ ICMP_AT + BARE }>(0) else { return Verdict::pass(Reason::NotService) };
+    let Ok(frame) = packet.at::<{ ICMP_AT + BARE }>(0) else { return Verdict::pass(otherwise) };
     let length = usize::from(be16(frame, 18));
     let target = words(frame, 62);
     // RFC 4861 7.1.1: hop limit 255, code 0, at least 24 bytes, a valid checksum.
@@ -79,10 +88,10 @@ pub(super) fn neighbour<P: Packet, T: Tables>(
         || lookup::vip6(tables, globals, target).is_none()
         || !solicitation_is_whole(packet, length)
     {
-        return Verdict::pass(Reason::NotService);
+        return Verdict::pass(otherwise);
     }
-    let Some(mac) = tables.interface_mac(ingress) else { return Verdict::pass(Reason::NotService) };
-    let Ok(frame) = packet.at::<{ ICMP_AT + BARE }>(0) else { return Verdict::pass(Reason::NotService) };
+    let Some(mac) = tables.interface_mac(ingress) else { return Verdict::pass(otherwise) };
+    let Ok(frame) = packet.at::<{ ICMP_AT + BARE }>(0) else { return Verdict::pass(otherwise) };
     let asker = words(frame, 22);
     let asker_mac = Mac::read(frame, 6);
     // The reply always carries our link-layer address: a bare solicitation is eight bytes too short for it.

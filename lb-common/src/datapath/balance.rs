@@ -51,13 +51,14 @@ fn from_ipv6<P: Packet, T: Tables>(packet: &mut P, tables: &T, globals: &Globals
     };
     let Some(vip) = lookup::vip6(tables, globals, words(header, 24)) else {
         if header[6] == protocol::ICMPV6 {
-            return announce::neighbour(packet, tables, globals, ingress);
+            return announce::neighbour(packet, tables, globals, ingress, Reason::NotService);
         }
         return Verdict::pass(Reason::NotService);
     };
     match parse::ipv6(packet, header) {
-        Ok(network) if network.protocol == protocol::ICMPV6 => {
-            announce::neighbour(packet, tables, globals, ingress)
+        // Neighbour discovery belongs to the link; other ICMPv6 is for a service or not, as ICMP is.
+        Ok(network) if network.protocol == protocol::ICMPV6 && announce::is_discovery(packet) => {
+            announce::neighbour(packet, tables, globals, ingress, Reason::NoSuchPort)
         }
         Ok(network) => to_service(packet, tables, globals, vip, &network, INNER_IPV6, ingress),
         Err(reason) => Verdict::drop(reason),

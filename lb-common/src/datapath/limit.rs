@@ -27,6 +27,8 @@ pub const UNITS_PER_TICK_BITS: u32 = 18;
 pub const MULT_BITS: u32 = 20;
 
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+/// The most that an entry of any service can be ahead of the clock: tolerance and cost have 32 bits each.
+const MOST_DEBT: i64 = 2 * u32::MAX as i64;
 /// Compare-and-swap attempts before a packet is let through: another CPU won each time, on the same source.
 const ATTEMPTS: usize = 4;
 
@@ -50,10 +52,20 @@ pub fn coarse_time(jiffies: u64) -> u64 {
     jiffies << UNITS_PER_TICK_BITS & TIME_MASK
 }
 
+/// How far an entry is ahead of the clock, if no entry can be more than `most` ahead.
+///
+/// Time stamps come round after 2^44 units (74 hours at 250 Hz), so one that was left alone for half of that seems to
+/// lie in the future. It lies further ahead than any debt can be, and is as good as past.
+#[inline(always)]
+fn debt(tat: u64, now: u64, most: i64) -> i64 {
+    let debt = ahead(tat, now);
+    if debt > most { i64::MIN } else { debt }
+}
+
 /// One packet against an entry: the new TAT, or `None` when it comes too soon.
 #[inline(always)]
 pub fn admit(tat: u64, now: u64, cost: u32, tolerance: u32) -> Option<u64> {
-    let debt = ahead(tat, now);
+    let debt = debt(tat, now, i64::from(tolerance) + i64::from(cost));
     let debt = if debt < 0 { 0 } else { debt };
     if debt > i64::from(tolerance) {
         return None;
@@ -86,12 +98,8 @@ pub(super) fn allows<T: Tables, A: Address>(
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         attempt += 1;
-        let (word, found) = choose(bucket, fingerprint, now);
-        let old = word.load();
-        if found && old >> TIME_BITS != fingerprint {
-            continue;
-        }
-        let tat = if found { old & TIME_MASK } else { now };
+        let (word, old) = choose(bucket, fingerprint, now);
+        let tat = if old >> TIME_BITS == fingerprint { old & TIME_MASK } else { now };
         let Some(tat) = admit(tat, now, service.limit_cost, service.limit_tolerance) else { return false };
         if word.replace(old, fingerprint << TIME_BITS | tat) {
             return true;
@@ -100,24 +108,60 @@ pub(super) fn allows<T: Tables, A: Address>(
     true
 }
 
-/// The entry of this fingerprint, or the best one to replace: any in the past, else the one with the least debt.
+/// The entry of this fingerprint, or the best one to replace: any in the past, else the one with the least debt. With
+/// it comes what was read there: whoever replaces it must replace just that, or the same source on another CPU, which
+/// may have taken the same place in between, loses its packet from the account.
 #[inline(always)]
-fn choose<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u64, now: u64) -> (&W, bool) {
-    let mut victim = &bucket[0];
+fn choose<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u64, now: u64) -> (&W, u64) {
+    let mut victim = (&bucket[0], 0);
     let mut least = i64::MAX;
     let mut i = 0;
     while i < BUCKET_ENTRIES {
         let Some(word) = bucket.get(i) else { break };
         let entry = word.load();
         if entry >> TIME_BITS == fingerprint {
-            return (word, true);
+            return (word, entry);
         }
-        let debt = if entry == 0 { i64::MIN } else { ahead(entry & TIME_MASK, now) };
+        let debt = if entry == 0 { i64::MIN } else { debt(entry & TIME_MASK, now, MOST_DEBT) };
         if debt < least {
             least = debt;
-            victim = word;
+            victim = (word, entry);
         }
         i += 1;
     }
-    (victim, false)
+    victim
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TIME_BITS, TIME_MASK, admit};
+
+    const COST: u32 = 1000;
+    const TOLERANCE: u32 = 2000;
+
+    /// Whether a packet at `now` is admitted to an entry that a burst at time 5 filled.
+    fn admitted(now: u64) -> bool {
+        let mut tat = 5;
+        while let Some(next) = admit(tat, 5, COST, TOLERANCE) {
+            tat = next;
+        }
+        admit(tat, now & TIME_MASK, COST, TOLERANCE).is_some()
+    }
+
+    #[test]
+    fn a_full_entry_admits_again_after_its_cost() {
+        assert!(!admitted(5));
+        assert!(!admitted(5 + u64::from(COST) - 1));
+        assert!(admitted(5 + u64::from(COST)));
+    }
+
+    #[test]
+    fn an_entry_is_past_however_long_ago() {
+        for eighth in 1..8 {
+            assert!(
+                admitted(5 + (eighth << (TIME_BITS - 3))),
+                "{eighth} eighths of the time that stamps hold"
+            );
+        }
+    }
 }

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use super::{
     change::{BackendPatch, Change, NewBackend},
     error::ApiError,
-    types::{ServiceStatus, Status},
+    types::{AgentInfo, ServiceStatus, Status},
 };
 use crate::config::Rate;
 
@@ -35,6 +35,14 @@ pub trait Control: Send + Sync + 'static {
                 None => Err(ApiError::no_service(name, services.iter().map(|s| s.name.as_str()))),
             }
         })
+    }
+
+    /// What agents on backends must know of this balancer.
+    fn agent(&self) -> Reply<'_, AgentInfo> {
+        Box::pin(std::future::ready(Err(ApiError::unavailable(
+            "this daemon cannot tell agents what they need",
+        )
+        .fix("give the agent a file (`lb agent --config`) or --vip and --tunnel-source"))))
     }
 
     /// Adds a backend; 404 no such service, 409 name or address taken, 422 wrong family.

@@ -15,8 +15,8 @@ use super::{
     control::{Control, Reply},
     error::ApiError,
     types::{
-        BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status,
-        Timestamp,
+        AgentInfo, BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus,
+        Status, Timestamp,
     },
 };
 use crate::config::{AdminState, Affinity, Forward, Protocol, Rate};
@@ -126,6 +126,14 @@ pub(crate) fn sample_status() -> Status {
     }
 }
 
+/// What the sample tells agents.
+pub(crate) fn sample_agent() -> AgentInfo {
+    AgentInfo {
+        vips: vec!["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
+        tunnel_sources: vec!["198.51.100.0/28".parse().unwrap(), "2001:db8:1::1/128".parse().unwrap()],
+    }
+}
+
 /// Notes calls; refuses them all when told to.
 pub(crate) struct FakeControl {
     status: Mutex<Status>,
@@ -202,6 +210,10 @@ impl FakeControl {
 impl Control for FakeControl {
     fn status(&self) -> Reply<'_, Status> {
         self.note("status".into(), self.status.lock().unwrap().clone())
+    }
+
+    fn agent(&self) -> Reply<'_, AgentInfo> {
+        self.note("agent".into(), sample_agent())
     }
 
     fn add_backend<'a>(&'a self, service: &'a str, b: NewBackend) -> Reply<'a, Change> {

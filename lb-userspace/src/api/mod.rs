@@ -27,5 +27,6 @@ pub use control::{Control, Reply};
 pub use error::{ApiError, Kind, Problem};
 pub use server::{ServeError, TcpServer, UnixServer, serve_tcp, serve_unix};
 pub use types::{
-    BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status, Timestamp,
+    AgentInfo, BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status,
+    Timestamp,
 };

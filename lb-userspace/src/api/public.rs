@@ -1,4 +1,4 @@
-//! What TCP gets: metrics and the status page, nothing that changes anything.
+//! What TCP gets: metrics, the status page and what agents need; nothing that changes anything.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,12 +19,13 @@ use super::{
     router::{PROMETHEUS, no_such_method, within},
 };
 
-/// Both texts as of one moment. Shared by all connections: a crowd of readers costs the daemon one picture a
-/// second and one copy in memory.
+/// Both texts as of one moment, and what agents need. Shared by all connections: a crowd of readers costs the daemon
+/// one picture a second and one copy in memory.
 struct Snapshot {
     control: Arc<dyn Control>,
     keep: Duration,
-    last: Mutex<Option<(Instant, Texts)>>,
+    texts: Mutex<Option<(Instant, Texts)>>,
+    agent: Mutex<Option<(Instant, Bytes)>>,
 }
 
 #[derive(Clone)]
@@ -35,27 +36,49 @@ struct Texts {
 
 impl Snapshot {
     async fn texts(&self) -> Result<Texts, ApiError> {
-        let mut last = self.last.lock().await;
-        if let Some((taken, texts)) = last.as_ref()
+        self.kept(&self.texts, async {
+            let status = self.control.status().await?;
+            Ok(Texts { metrics: metrics::render(&status).into(), page: page::render(&status).into() })
+        })
+        .await
+    }
+
+    async fn agent(&self) -> Result<Bytes, ApiError> {
+        self.kept(&self.agent, async {
+            let info = self.control.agent().await?;
+            let json = serde_json::to_vec(&info).map_err(|e| ApiError::internal(e.to_string()))?;
+            Ok(json.into())
+        })
+        .await
+    }
+
+    /// What is in `place`, if that is not too old, else the answer of `ask`, which then lies there.
+    async fn kept<T: Clone>(
+        &self,
+        place: &Mutex<Option<(Instant, T)>>,
+        ask: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let mut last = place.lock().await;
+        if let Some((taken, answer)) = last.as_ref()
             && taken.elapsed() < self.keep
         {
-            return Ok(texts.clone());
+            return Ok(answer.clone());
         }
-        let status = self.control.status().await?;
-        let texts = Texts { metrics: metrics::render(&status).into(), page: page::render(&status).into() };
-        *last = Some((Instant::now(), texts.clone()));
-        Ok(texts)
+        let answer = ask.await?;
+        *last = Some((Instant::now(), answer.clone()));
+        Ok(answer)
     }
 }
 
-/// `GET /` and `GET /metrics`, at most one picture of the daemon per `keep`.
+/// `GET /`, `GET /metrics` and `GET /v1/agent`, each asked of the daemon at most once per `keep`.
 pub(super) fn router(control: Arc<dyn Control>, keep: Duration) -> Router {
     Router::new()
         .route("/", get(page_now))
         .route("/metrics", get(metrics_now))
+        .route("/v1/agent", get(agent_now))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .with_state(Arc::new(Snapshot { control, keep, last: Mutex::new(None) }))
+        .with_state(Arc::new(Snapshot { control, keep, texts: Mutex::default(), agent: Mutex::default() }))
 }
 
 async fn metrics_now(State(snapshot): State<Arc<Snapshot>>) -> Result<Response, ApiError> {
@@ -68,6 +91,12 @@ async fn page_now(State(snapshot): State<Arc<Snapshot>>) -> Result<Response, Api
     Ok((page::HEADERS, Html(texts.page)).into_response())
 }
 
+async fn agent_now(State(snapshot): State<Arc<Snapshot>>) -> Result<Response, ApiError> {
+    let json = within(snapshot.agent()).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
 async fn no_such_path() -> ApiError {
-    ApiError::not_found("only / and /metrics are served over TCP").fix("use the unix socket for the API")
+    ApiError::not_found("only /, /metrics and /v1/agent are served over TCP")
+        .fix("use the unix socket for the rest of the API")
 }

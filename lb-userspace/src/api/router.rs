@@ -20,7 +20,9 @@ use super::{
     extract::{Json, Params, Segments},
     metrics, page,
     server::{BODY_LIMIT, Peer},
-    types::{BackendRow, Backends, Healthz, Limits, ServiceLimit, ServiceStatus, Services, Status},
+    types::{
+        AgentInfo, BackendRow, Backends, Healthz, Limits, ServiceLimit, ServiceStatus, Services, Status,
+    },
 };
 use crate::config::Rate;
 
@@ -92,6 +94,7 @@ pub(super) fn router(control: Arc<dyn Control>) -> Router {
         .route("/v1/services/{service}/backends", post(add_backend))
         .route("/v1/services/{service}/backends/{backend}", patch(set_backend).delete(remove_backend))
         .route("/v1/services/{service}/limit", get(limit).put(set_limit).delete(clear_limit))
+        .route("/v1/agent", get(agent))
         .route("/v1/backends", get(backends))
         .route("/v1/backends/{backend}", patch(set_everywhere).delete(remove_everywhere))
         .route("/v1/limits", get(limits))
@@ -166,6 +169,10 @@ async fn services(State(api): State<Api>) -> Answer<Services> {
 
 async fn service(State(api): State<Api>, Segments(name): Segments<String>) -> Answer<ServiceStatus> {
     within(api.control.service(&name)).await.map(axum::Json)
+}
+
+async fn agent(State(api): State<Api>) -> Answer<AgentInfo> {
+    within(api.control.agent()).await.map(axum::Json)
 }
 
 /// `?service=NAME`.

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, time::SystemTime};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::config::{AdminState, Affinity, Forward, Ports, Protocol, Rate};
@@ -215,6 +216,15 @@ pub struct ServiceLimit {
 pub struct Limits {
     /// One row per service.
     pub limits: Vec<ServiceLimit>,
+}
+
+/// `GET /v1/agent`: what an agent on a backend must know. No secret: TCP serves it too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// Destinations of inner packets: the VIPs of every service that is forwarded in tunnels.
+    pub vips: Vec<IpAddr>,
+    /// Outer sources of this balancer: the configured prefixes, else the addresses in use as prefixes of one.
+    pub tunnel_sources: Vec<IpNet>,
 }
 
 /// `GET /healthz`.

@@ -1,13 +1,10 @@
 //! One daemon per instance: a lock that ends with the process.
 
-use std::{
-    fs::{DirBuilder, File, OpenOptions},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use nix::fcntl::{Flock, FlockArg};
+
+use crate::dataplane;
 
 const RUN: &str = "/run/lb";
 
@@ -17,34 +14,21 @@ pub fn socket_path(name: &str) -> PathBuf {
 }
 
 /// Held as long as the daemon of this instance runs.
-pub(super) struct InstanceLock {
-    _file: Flock<File>,
-}
+pub(super) struct InstanceLock(#[expect(dead_code, reason = "held, never read")] dataplane::InstanceLock);
 
 impl InstanceLock {
     /// Takes the lock of `name`.
     pub(super) fn take(name: &str) -> anyhow::Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(RUN)
-            .with_context(|| format!("cannot make {RUN}"))?;
         let path = Path::new(RUN).join(format!("{name}.lock"));
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Self { _file: file }),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+        match dataplane::InstanceLock::take(&path)
+            .with_context(|| format!("cannot lock {}", path.display()))?
+        {
+            Some(lock) => Ok(Self(lock)),
+            None => {
                 bail!(
                     "a daemon of instance {name:?} is running already: stop it, or start this one with another --name"
                 )
             }
-            Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
     }
 }

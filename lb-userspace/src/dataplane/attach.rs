@@ -67,6 +67,33 @@ pub fn attach(
     Ok(attachment)
 }
 
+/// The link that is pinned for an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PinnedProgram {
+    /// Kernel id of the link; stays when the program is replaced.
+    pub link: u32,
+    /// Kernel id of the program that it holds now.
+    pub program: u32,
+}
+
+/// The link pinned for `interface`, if any. Whether it is alive is known only by what is attached there: the link of an
+/// interface that was deleted stays pinned.
+///
+/// # Errors
+/// [`DataplaneError::Attach`] when the pin cannot be read.
+pub fn pinned_program(pins: &Pins, interface: &str) -> Result<Option<PinnedProgram>, DataplaneError> {
+    let path = pins.link(interface);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let error = |e: aya::programs::links::LinkError| DataplaneError::Attach {
+        interface: interface.into(),
+        error: text(&e),
+    };
+    let info = FdLink::from(PinnedLink::from_pin(&path).map_err(error)?).info().map_err(error)?;
+    Ok(Some(PinnedProgram { link: info.id(), program: info.program_id() }))
+}
+
 fn replace(program: &mut Xdp, path: &Path) -> Result<(), String> {
     let link: FdLink = PinnedLink::from_pin(path).map_err(|e| text(&e))?.into();
     let link = link.try_into().map_err(|e: aya::programs::links::LinkError| text(&e))?;

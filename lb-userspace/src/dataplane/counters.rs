@@ -1,5 +1,7 @@
 //! Reads the counters that the datapath moves.
 
+use std::borrow::Borrow;
+
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, PerCpuValues},
@@ -39,7 +41,13 @@ pub fn forwarded(ebpf: &Ebpf, indices: &[u32]) -> Result<Vec<Counter>, Dataplane
 /// # Errors
 /// [`DataplaneError::Map`].
 pub fn reasons(ebpf: &Ebpf) -> Result<Vec<(Reason, u64)>, DataplaneError> {
-    let counters = per_cpu::<u64>(ebpf, maps::REASONS)?;
+    sums(&per_cpu::<u64>(ebpf, maps::REASONS)?)
+}
+
+/// The same of a `REASONS` that came from anywhere.
+pub(super) fn sums<T: Borrow<MapData>>(
+    counters: &PerCpuArray<T, u64>,
+) -> Result<Vec<(Reason, u64)>, DataplaneError> {
     let sum = |reason: &Reason| {
         let values = counters
             .get(&(*reason as u32), 0)

@@ -17,7 +17,7 @@ pub enum DataplaneError {
     },
     /// Pins of another version.
     #[error(
-        "instance {name:?} has maps of ABI {found}, this version has ABI v{expected}: run `lb detach --name {name}` (traffic stops until the next start), or keep the version that made them"
+        "instance {name:?} has maps of ABI {found}, this version has ABI v{expected}: run `{detach}` (traffic stops until the next start), or keep the version that made them"
     )]
     OtherAbi {
         /// Instance.
@@ -26,10 +26,12 @@ pub enum DataplaneError {
         found: String,
         /// Our version.
         expected: u32,
+        /// What removes them.
+        detach: String,
     },
     /// Some maps of a running datapath are gone.
     #[error(
-        "instance {name:?} is attached but has only {found} of its {expected} maps: somebody removed pins; run `lb detach --name {name}` and start again"
+        "instance {name:?} is attached but has only {found} of its {expected} maps: somebody removed pins; run `{detach}` and start again"
     )]
     Incomplete {
         /// Instance.
@@ -38,10 +40,12 @@ pub enum DataplaneError {
         found: usize,
         /// Maps expected.
         expected: usize,
+        /// What removes them.
+        detach: String,
     },
     /// A pinned map that this version did not make.
     #[error(
-        "{path} is not a map of this version: found {found}, expected {expected}: remove it with `lb detach`"
+        "{path} is not a map of this version: found {found}, expected {expected}: remove it with `{detach}`"
     )]
     ForeignMap {
         /// Pin.
@@ -50,6 +54,20 @@ pub enum DataplaneError {
         found: String,
         /// What it should be.
         expected: String,
+        /// What removes it.
+        detach: String,
+    },
+    /// More VIPs than the pinned map of an agent holds.
+    #[error(
+        "{vips} VIPs do not fit the agent's map, which was made for {room}: run `{detach}` and start again (packets for the VIPs are not taken out of their tunnels in between)"
+    )]
+    Full {
+        /// VIPs wanted.
+        vips: usize,
+        /// VIPs that fit.
+        room: u32,
+        /// What removes the map.
+        detach: String,
     },
     /// Adopted records that cannot be.
     #[error(

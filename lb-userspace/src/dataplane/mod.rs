@@ -1,6 +1,7 @@
 //! The datapath from user space: loading, attaching, pinning, and writing generations.
 
 mod adopt;
+mod agent;
 mod attach;
 mod cells;
 mod counters;
@@ -10,22 +11,26 @@ mod grace;
 mod host;
 mod install;
 mod load;
+mod lock;
 mod lookup_tables;
 mod memory;
 mod pins;
 mod records;
 mod region;
+mod spec;
 #[cfg(test)]
 mod tests;
 
 pub use adopt::{Adopted, AdoptedMember, AdoptedService};
-pub use attach::{Attachment, attach, balancer, set_interface};
+pub use agent::{AgentMaps, AgentView};
+pub use attach::{Attachment, PinnedProgram, attach, balancer, pinned_program, set_interface};
 pub use counters::{forwarded, reasons, reset};
 pub use error::DataplaneError;
 pub use grace::Grace;
 pub use host::{HostPacket, HostTables, HostWord};
 pub use install::{InstallError, Installation, Installer};
 pub use load::{Loaded, load};
+pub use lock::InstanceLock;
 pub use memory::{Capacity, Clock, Memory};
 pub use pins::{Pins, Removed};
 pub use region::Region;

@@ -20,6 +20,8 @@ const LINK: &str = "link-";
 #[derive(Clone, Debug)]
 pub struct Pins {
     name: String,
+    /// What removes the pins.
+    detach: &'static str,
     instance: PathBuf,
     versioned: PathBuf,
 }
@@ -27,22 +29,27 @@ pub struct Pins {
 impl Pins {
     /// The pins of the balancer instance `name`.
     pub fn balancer(name: &str) -> Self {
-        Self::at(name, "lb")
+        Self::at(name, "lb", "lb detach")
     }
 
     /// The pins of the agent instance `name`.
     pub fn agent(name: &str) -> Self {
-        Self::at(name, "lb-agent")
+        Self::at(name, "lb-agent", "lb agent detach")
     }
 
-    fn at(name: &str, kind: &str) -> Self {
+    fn at(name: &str, kind: &str, detach: &'static str) -> Self {
         let instance = Path::new(BPFFS).join(kind).join(name);
-        Self { name: name.into(), versioned: instance.join(format!("v{ABI_VERSION}")), instance }
+        Self { name: name.into(), detach, versioned: instance.join(format!("v{ABI_VERSION}")), instance }
     }
 
     /// Name of the instance.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The command that removes these pins.
+    pub fn detach_command(&self) -> String {
+        if self.name == "main" { self.detach.into() } else { format!("{} --name {}", self.detach, self.name) }
     }
 
     /// The directory of this ABI version.
@@ -89,6 +96,7 @@ impl Pins {
                 name: self.name.clone(),
                 found: other,
                 expected: ABI_VERSION,
+                detach: self.detach_command(),
             });
         }
         let io = |error| DataplaneError::Pin { path: self.versioned.clone(), error };

@@ -28,7 +28,8 @@ const BURST: usize = 32;
 const BURST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Announces `vips` at the MAC address of `interface`: an ARP announcement per IPv4 address, an unsolicited neighbour
-/// advertisement per IPv6 address, [`REPETITIONS`] times, [`INTERVAL`] apart. Returns the number of frames sent.
+/// advertisement per IPv6 address, [`REPETITIONS`] times, [`INTERVAL`] apart. Returns the
+/// number of frames that the interface took: below `vips × REPETITIONS` when its queue was full at times.
 ///
 /// Takes some seconds: run it beside other work; dropping the future stops it. Belongs to the network namespace of
 /// the calling thread.
@@ -55,10 +56,11 @@ pub(super) async fn send_every(
         }
         for burst in vips.chunks(BURST) {
             for vip in burst {
-                socket.send(&announcement(mac, *vip)).await.map_err(|source| {
+                let taken = socket.send(&announcement(mac, *vip)).await.map_err(|source| {
                     NetError::socket(format!("cannot announce {vip} on {}", interface.name), source)
                 })?;
-                sent += 1;
+                // What is not taken is not tried again before its next repetition.
+                sent += usize::from(taken);
             }
             if vips.len() > BURST {
                 sleep(BURST_PAUSE).await;

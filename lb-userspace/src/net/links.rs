@@ -37,7 +37,8 @@ pub struct Link {
     pub mtu: u32,
     /// Set up by the operator (`ip link set … up`).
     pub up: bool,
-    /// A carrier is there (cable plugged, veth peer up).
+    /// Up and with a carrier (cable plugged, veth peer up), noticed by the kernel: the operational state is up, or
+    /// unknown for devices that do not tell. Before that the kernel drops what it is given to send.
     pub carrier: bool,
     /// The loopback interface.
     pub loopback: bool,
@@ -217,7 +218,7 @@ mod tests {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.header.link_layer_type = LinkLayerType::Ether;
-        message.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        message.header.flags = LinkFlags::Up | LinkFlags::Running;
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::Mtu(1500),

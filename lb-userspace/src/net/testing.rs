@@ -13,11 +13,11 @@ use std::{
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{
-    LinkUnspec, LinkVeth, RouteMessageBuilder,
+    LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressHeaderFlags},
-        link::LinkMessage,
+        link::{LinkFlags, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
         route::{RouteMessage, RouteMetric, RouteType},
     },
@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use super::{
     Mac, Netlink,
     links::{Inventory, Link},
+    netlink::{Event, EventSocket},
 };
 
 /// Longest life of a test: far above what any needs, so that only a hang meets it.
@@ -53,6 +54,18 @@ pub(super) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Se
     if let Err(panic) = thread.join() {
         resume_unwind(panic);
     }
+}
+
+/// Keeps the calling thread on one CPU, and with it what it sends through a veth pair in order: each CPU delivers
+/// what was sent on it.
+pub(super) fn stay_on_one_cpu() {
+    use nix::{
+        sched::{CpuSet, sched_getcpu, sched_setaffinity},
+        unistd::Pid,
+    };
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu().unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &here).unwrap();
 }
 
 /// The namespace of the test's thread ("ours") and another one.
@@ -90,7 +103,7 @@ impl TestNet {
         net
     }
 
-    /// Joins both by a veth pair, both ends up and quick to notice changes of neighbours.
+    /// Joins both by a veth pair, both ends ready to send and quick to notice changes of neighbours.
     pub(super) async fn veth(&self, ours: &str, peer: &str) {
         use std::os::fd::AsRawFd;
         let handle = self.ours.netlink.handle();
@@ -99,8 +112,12 @@ impl TestNet {
         self.ours.set(LinkUnspec::new_with_name(peer).setns_by_fd(namespace).build()).await;
         impatient(ours);
         self.in_peer(|| impatient(peer));
+        let watch = || EventSocket::open(&[MulticastGroup::Link], 1 << 20).unwrap();
+        let (mut here, mut there) = (watch(), self.in_peer(watch));
         self.ours.up(ours).await;
         self.peer.up(peer).await;
+        self.ours.ready(ours, &mut here).await;
+        self.peer.ready(peer, &mut there).await;
     }
 
     /// Runs `work` inside the other namespace. Sockets made there stay there.
@@ -133,6 +150,19 @@ impl Side {
 
     pub(super) async fn up(&self, name: &str) {
         self.set(LinkUnspec::new_with_name(name).up().build()).await;
+    }
+
+    /// Waits until an interface can send: the kernel starts its queue, which drops without a word until then, just
+    /// before it announces the interface as running (and after it lists it so).
+    async fn ready(&self, name: &str, changes: &mut EventSocket) {
+        let index = self.link(name).await.index;
+        let running = |event: &Event| match event {
+            Event::Changed(RouteNetlinkMessage::NewLink(message)) => {
+                message.header.index == index && message.header.flags.contains(LinkFlags::Running)
+            }
+            _ => false,
+        };
+        while !changes.recv().await.unwrap().iter().any(running) {}
     }
 
     pub(super) async fn down(&self, name: &str) {

@@ -2,8 +2,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    panic::resume_unwind,
-    thread,
     time::Duration,
 };
 
@@ -17,6 +15,7 @@ use crate::{
     cleanup::Folder,
     lb_config::{AgentConfig, LbConfig},
     lb_process::{AgentProcess, LbProcess, has_xdp},
+    site::at_once,
     topology::{World, world::Host},
     wait::wait_for,
 };
@@ -97,7 +96,7 @@ impl Scene {
         let arguments = ["--interface", &world.lb.interface, "--detach-on-exit"];
         let lb = LbProcess::start_with(&world.lb, &config.to_toml()?, &arguments)?;
         wait_for("every backend to be in service", READY_LIMIT, || {
-            lb.status().is_ok_and(|s| is_settled(&s))
+            lb.view().is_ok_and(|view| view.is_settled())
         })?;
         Ok(Self { lb, agents, _servers: servers, world, _folder: folder, mode })
     }
@@ -132,9 +131,9 @@ impl Scene {
 
     /// The daemon's word for the state of each backend, and why; empty when it does not answer.
     pub(super) fn states(&self) -> Vec<(String, String)> {
-        let status = self.lb.status().unwrap_or_default();
+        let Ok(view) = self.lb.view() else { return Vec::new() };
         let word = |backend: &Value, key: &str| backend[key].as_str().unwrap_or_default().to_owned();
-        backends_of(&status)
+        view.backends()
             .map(|backend| {
                 let (state, reason) = (word(backend, "state"), word(backend, "reason"));
                 let shown = if reason.is_empty() { state } else { format!("{state}: {reason}") };
@@ -148,50 +147,5 @@ fn vip(world: &World, mode: Mode) -> IpAddr {
     match mode {
         Mode::L2 | Mode::Ipip => world.vip4.into(),
         Mode::Ipv6 => world.vip6.into(),
-    }
-}
-
-fn backends_of(status: &Value) -> impl Iterator<Item = &Value> {
-    let services = status["services"].as_array().into_iter().flatten();
-    services.flat_map(|service| service["backends"].as_array().into_iter().flatten())
-}
-
-/// Every backend is ready and its next hop known, and the kernel has the table that follows from it.
-fn is_settled(status: &Value) -> bool {
-    let services = status["services"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let installed = services.iter().all(|service| service["desired_digest"] == service["installed_digest"]);
-    let ready = |backend: &Value| backend["state"] == "ready" && backend["next_hop"] == "resolved";
-    !services.is_empty() && installed && backends_of(status).all(ready)
-}
-
-/// Starts something for every host at once.
-fn at_once<T: Send>(hosts: &[Host], start: impl Fn(&Host) -> Result<T> + Sync) -> Result<Vec<T>> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = hosts.iter().map(|host| scope.spawn(|| start(host))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn status(state: &str, next_hop: &str, installed: &str) -> Value {
-        json!({ "services": [{ "desired_digest": "aa", "installed_digest": installed, "backends": [
-            { "name": "b1", "state": "ready", "next_hop": "resolved" },
-            { "name": "b2", "state": state, "next_hop": next_hop },
-        ] }] })
-    }
-
-    #[test]
-    fn a_scene_is_settled_when_every_part_of_it_is() {
-        assert!(is_settled(&status("ready", "resolved", "aa")));
-        assert!(!is_settled(&status("unknown", "resolved", "aa")));
-        assert!(!is_settled(&status("ready", "waiting for a neighbour", "aa")));
-        assert!(!is_settled(&status("ready", "resolved", "bb")));
-        assert!(!is_settled(&json!({})));
-        assert!(!is_settled(&json!({ "services": [] })));
     }
 }

@@ -112,6 +112,16 @@ impl World {
         found.ok_or_else(|| anyhow!("no backend b{number}: the world has b1 to b{}", self.backends.len()))
     }
 
+    /// Where tunnels to the backends come from: the balancer's address on the LAN, or on the backends' links.
+    #[must_use]
+    pub fn tunnel_sources(&self) -> Vec<String> {
+        if self.router.is_some() {
+            vec![format!("{}/32", self.lb.v4), format!("{}/128", self.lb.v6)]
+        } else {
+            vec!["203.0.113.0/24".into(), "2001:db8:2::/48".into()]
+        }
+    }
+
     /// All hosts, client first.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         [&self.client].into_iter().chain(&self.router).chain([&self.lb]).chain(&self.backends)

@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use crate::api::{
     ApiError, BackendState, ClientError, Kind, ServeError, Status, UnixServer,
     client::path_of,
-    fake::{FakeControl, TestDaemon, sample_status},
+    fake::{FakeControl, TestDaemon, sample_agent, sample_status},
     metrics, public,
-    types::{Backends, Healthz, Limits, ServiceLimit, ServiceStatus, Services},
+    types::{AgentInfo, Backends, Healthz, Limits, ServiceLimit, ServiceStatus, Services},
 };
 use crate::config::Rate;
 
@@ -76,6 +76,8 @@ fn questions_give_what_the_daemon_says() {
     );
     let limits: Limits = client.get("/v1/limits").unwrap().json().unwrap();
     assert_eq!(limits.limits[1], ServiceLimit { service: "dns".into(), limit: None });
+    let agent: AgentInfo = client.get("/v1/agent").unwrap().json().unwrap();
+    assert_eq!(agent, sample_agent());
     let health: Healthz = client.get("/healthz").unwrap().json().unwrap();
     assert_eq!(health, Healthz { status: "ok".into(), name: "main".into(), generation: 12 });
 }
@@ -323,7 +325,7 @@ fn over_tcp(daemon: &TestDaemon, method: &str, path: &str) -> (u16, String, Valu
 }
 
 #[test]
-fn tcp_serves_metrics_and_the_page_and_nothing_else() {
+fn tcp_serves_metrics_the_page_what_agents_need_and_nothing_else() {
     let daemon = daemon();
     let (status, head, body) = over_tcp(&daemon, "GET", "/metrics");
     assert_eq!(status, 200);
@@ -334,8 +336,17 @@ fn tcp_serves_metrics_and_the_page_and_nothing_else() {
     assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
     assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
     assert!(body.as_str().unwrap().starts_with("<!doctype html>"), "{body}");
+    let (status, head, body) = over_tcp(&daemon, "GET", "/v1/agent");
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert_eq!(
+        body,
+        json!({"vips": ["192.0.2.10", "2001:db8::10"],
+               "tunnel_sources": ["198.51.100.0/28", "2001:db8:1::1/128"]})
+    );
     for (method, path, want) in [
         ("GET", "/v1/status", 404),
+        ("POST", "/v1/agent", 405),
         ("GET", "/healthz", 404),
         ("POST", "/v1/reload", 404),
         ("POST", "/metrics", 405),
@@ -344,7 +355,7 @@ fn tcp_serves_metrics_and_the_page_and_nothing_else() {
         assert_eq!(over_tcp(&daemon, method, path).0, want, "{method} {path}");
     }
     let calls = daemon.control.take_calls();
-    assert!(calls.iter().all(|c| c == "status"), "{calls:?}");
+    assert!(calls.iter().all(|c| c == "status" || c == "agent"), "{calls:?}");
 }
 
 #[test]
@@ -361,14 +372,15 @@ async fn a_crowd_over_tcp_costs_the_daemon_one_picture() {
     use hyper::service::Service;
     use hyper_util::service::TowerToHyperService;
 
-    for (keep, want) in [(Duration::from_secs(3_600), 1), (Duration::ZERO, 6)] {
+    for (keep, want) in [(Duration::from_secs(3_600), (1, 1)), (Duration::ZERO, (6, 2))] {
         let control = FakeControl::new();
         let app = TowerToHyperService::new(public::router(Arc::clone(&control) as _, keep));
-        for path in ["/", "/metrics", "/", "/metrics", "/metrics", "/"] {
+        for path in ["/", "/metrics", "/", "/metrics", "/metrics", "/", "/v1/agent", "/v1/agent"] {
             let answer = app.call(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
             assert_eq!(answer.status(), 200);
         }
-        assert_eq!(control.take_calls().len(), want, "kept for {keep:?}");
+        let (agent, status): (Vec<_>, Vec<_>) = control.take_calls().into_iter().partition(|c| c == "agent");
+        assert_eq!((status.len(), agent.len()), want, "kept for {keep:?}");
     }
 }
 
@@ -393,6 +405,7 @@ fn the_document_names_every_field_kind_path_and_metric() {
     let doc = include_str!("../../../../docs/api.md");
     let mut wanted = Vec::new();
     keys(&serde_json::to_value(sample_status()).unwrap(), &mut wanted);
+    keys(&serde_json::to_value(sample_agent()).unwrap(), &mut wanted);
     let problem = ApiError::invalid("x").field("x").found("x").expected("x").fix("x");
     keys(&serde_json::to_value(problem).unwrap(), &mut wanted);
     keys(
@@ -413,6 +426,7 @@ fn the_document_names_every_field_kind_path_and_metric() {
         "/v1/services/{service}/limit".into(),
         "/v1/backends/{backend}".into(),
         path_of(&["v1", "limits"]),
+        path_of(&["v1", "agent"]),
         path_of(&["v1", "reload"]),
         path_of(&["healthz"]),
     ] {

@@ -47,14 +47,14 @@ impl PacketSocket {
         Ok(Self(socket))
     }
 
-    /// Sends one frame, Ethernet header included. A full transmit queue (`ENOBUFS`) is waited for by the caller's
-    /// next repetition: the frame counts as sent, as it does when the network loses it.
-    pub(in crate::net) async fn send(&self, frame: &[u8]) -> io::Result<()> {
+    /// Sends one frame, Ethernet header included; says whether the interface took it. It does not while its transmit
+    /// queue is full, or not yet at work just after the link came up (`ENOBUFS`).
+    pub(in crate::net) async fn send(&self, frame: &[u8]) -> io::Result<bool> {
         loop {
             let mut ready = self.0.writable().await?;
             match ready.try_io(|fd| Ok(send(fd.as_raw_fd(), frame, MsgFlags::empty())?)) {
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(()),
-                Ok(result) => return result.map(|_| ()),
+                Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(false),
+                Ok(result) => return result.map(|_| true),
                 Err(_would_block) => {}
             }
         }

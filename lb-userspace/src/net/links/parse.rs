@@ -42,7 +42,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         mac,
         mtu: mtu?,
         up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
+        carrier: flags.contains(LinkFlags::Running),
         loopback: flags.contains(LinkFlags::Loopback),
         kind,
         addresses: Vec::new(),

@@ -17,7 +17,7 @@ use crate::net::{
 
 const OTHER: crate::net::Mac = [2, 0, 0, 0, 0, 0x33];
 
-fn managed(entry: &NeighbourMessage) -> bool {
+pub(super) fn managed(entry: &NeighbourMessage) -> bool {
     entry.attributes.contains(&NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed))
 }
 
@@ -99,6 +99,8 @@ fn root_an_entry_of_the_kernel_is_marked_and_goes_back_to_what_it_was() {
         assert_eq!(followed.resolver.release().await.unwrap(), 1);
         let entry = net.ours.entry("198.51.100.11").await.expect("not ours to delete");
         assert!(!managed(&entry), "{entry:?}");
+        let mac = NeighbourAttribute::LinkLayerAddress(peer.to_vec());
+        assert!(entry.attributes.contains(&mac), "still resolved: {entry:?}");
         assert_eq!(release_leftovers().await.unwrap(), 0, "released once is released");
     });
 }

@@ -1,0 +1,169 @@
+//! What a frame must look like after the datapath, and which member it must go to: worked out a second time from the
+//! snapshot, by etherparse and by the description of the hash, so that no code of the datapath judges itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header};
+use lb_userspace::{
+    config::{Affinity, Forward, Ports, Protocol},
+    control::model::{Hop, Member, Service, Snapshot},
+};
+
+/// What the cases read of an IP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Protocol or next header.
+    pub protocol: u8,
+    /// TOS or traffic class.
+    pub tos: u8,
+    /// Length of the IP packet as its header says.
+    pub length: usize,
+    /// Bytes of its header.
+    pub header: usize,
+    /// Source and destination port of TCP and UDP; 0 for everything else, and where the frame ends before them.
+    pub ports: (u16, u16),
+}
+
+/// Reads the IP packet in a frame; `None` where etherparse finds none.
+pub fn see(frame: &[u8]) -> Option<Seen> {
+    let (ethernet, packet) = Ethernet2Header::from_slice(frame).ok()?;
+    let mut seen = match ethernet.ether_type {
+        EtherType::IPV4 => {
+            let (header, _) = Ipv4Header::from_slice(packet).ok()?;
+            Seen {
+                source: Ipv4Addr::from(header.source).into(),
+                destination: Ipv4Addr::from(header.destination).into(),
+                protocol: header.protocol.0,
+                tos: header.dscp.value() << 2 | header.ecn.value(),
+                length: usize::from(header.total_len),
+                header: header.header_len(),
+                ports: (0, 0),
+            }
+        }
+        EtherType::IPV6 => {
+            let (header, _) = Ipv6Header::from_slice(packet).ok()?;
+            Seen {
+                source: header.source_addr().into(),
+                destination: header.destination_addr().into(),
+                protocol: header.next_header.0,
+                tos: header.traffic_class,
+                length: usize::from(header.payload_length) + Ipv6Header::LEN,
+                header: Ipv6Header::LEN,
+                ports: (0, 0),
+            }
+        }
+        _ => return None,
+    };
+    if [IpNumber::TCP.0, IpNumber::UDP.0].contains(&seen.protocol)
+        && let Some(&[a, b, c, d]) = packet.get(seen.header..).and_then(|p| p.first_chunk())
+    {
+        seen.ports = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    }
+    Some(seen)
+}
+
+/// The service that a packet is for, by a search through the snapshot.
+pub fn service<'s>(snapshot: &'s Snapshot, seen: &Seen) -> Option<&'s Service> {
+    let here = |s: &&Service| s.addresses.contains(&seen.destination);
+    let exact = |s: &&Service| {
+        takes(s.protocol, seen.protocol)
+            && matches!(&s.ports, Ports::Ranges(ranges) if ranges.iter().any(|r| r.contains(&seen.ports.1)))
+    };
+    let any_port = |s: &&Service| takes(s.protocol, seen.protocol) && s.ports == Ports::Any;
+    let anything = |s: &&Service| s.protocol == Protocol::Both && s.ports == Ports::Any;
+    let find = |how: &dyn Fn(&&Service) -> bool| snapshot.services.iter().filter(here).find(|s| how(s));
+    find(&exact).or_else(|| find(&any_port)).or_else(|| find(&anything))
+}
+
+fn takes(configured: Protocol, number: u8) -> bool {
+    match configured {
+        Protocol::Tcp => number == IpNumber::TCP.0,
+        Protocol::Udp => number == IpNumber::UDP.0,
+        Protocol::Both => [IpNumber::TCP.0, IpNumber::UDP.0].contains(&number),
+    }
+}
+
+/// The member that owns the packet's slot, if the slot has an owner.
+pub fn member<'s>(snapshot: &Snapshot, service: &'s Service, seen: &Seen) -> Option<&'s Member> {
+    let high = affinity_hash(snapshot.key, service.affinity, seen) >> 32;
+    let slot = (high * service.table.len() as u64) >> 32;
+    let index = *service.table.get(slot as usize)?;
+    service.members.get(usize::from(index))?.as_ref()
+}
+
+/// The affinity hash as `lb_common::hash` describes it: pairs of words are mixed in one after the other.
+pub fn affinity_hash(key: [u64; 4], affinity: Affinity, seen: &Seen) -> u64 {
+    let words = |address: IpAddr| -> Vec<u32> {
+        let bytes = match address {
+            IpAddr::V4(a) => a.octets().to_vec(),
+            IpAddr::V6(a) => a.octets().to_vec(),
+        };
+        bytes.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect()
+    };
+    let destination = |word: u32| if affinity == Affinity::Source { 0 } else { word };
+    let mut pairs: Vec<(u32, u32)> =
+        words(seen.source).into_iter().zip(words(seen.destination).into_iter().map(destination)).collect();
+    if affinity == Affinity::Flow {
+        let (source, destination) = seen.ports;
+        pairs.push((u32::from(source) << 16 | u32::from(destination), u32::from(seen.protocol)));
+    }
+    let state = pairs.into_iter().fold(key[0] ^ 0x534c_4f54, |state, (x, y)| {
+        let mixed = (state ^ (u64::from(x) << 32 | u64::from(y))).wrapping_mul(key[1] | 1);
+        mixed ^ mixed >> 32
+    });
+    let z = (state ^ key[2]).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// The frame as it must leave towards `member` of `service`. The input must be an IP packet.
+pub fn forwarded(snapshot: &Snapshot, service: &Service, member: &Member, input: &[u8]) -> Vec<u8> {
+    let hop = member.hop.expect("a member that takes packets has a next hop");
+    let seen = see(input).expect("a packet that is forwarded can be read");
+    match (member.forward, member.address, hop.source) {
+        (Forward::L2, ..) => [&hop.dmac[..], &hop.smac, &input[12..]].concat(),
+        (Forward::Ipip, IpAddr::V4(to), IpAddr::V4(from)) => {
+            let inner = inner_protocol(&seen);
+            let mut outer =
+                Ipv4Header::new(0, 64, inner, from.octets(), to.octets()).expect("no payload yet");
+            outer.set_payload_len(seen.length).expect("the outer packet fits 16 bits");
+            // DSCP and ECN are carried over (RFC 2983, RFC 6040).
+            outer.dscp = etherparse::IpDscp::try_new(seen.tos >> 2).expect("six bits");
+            outer.ecn = etherparse::IpEcn::try_new(seen.tos & 3).expect("two bits");
+            outer.header_checksum = outer.calc_header_checksum();
+            wrapped(&hop, EtherType::IPV4, &outer.to_bytes(), input)
+        }
+        (Forward::Ipip, IpAddr::V6(to), IpAddr::V6(from)) => {
+            let hash = affinity_hash(snapshot.key, service.affinity, &seen);
+            let outer = Ipv6Header {
+                traffic_class: seen.tos,
+                flow_label: Ipv6FlowLabel::try_new(hash as u32 & 0xf_ffff).expect("20 bits"),
+                payload_length: u16::try_from(seen.length).expect("the outer packet fits 16 bits"),
+                next_header: inner_protocol(&seen),
+                hop_limit: 64,
+                source: from.octets(),
+                destination: to.octets(),
+            };
+            wrapped(&hop, EtherType::IPV6, &outer.to_bytes(), input)
+        }
+        (Forward::Ipip, ..) => panic!("source and address of a member are of one family"),
+    }
+}
+
+fn inner_protocol(seen: &Seen) -> IpNumber {
+    if seen.destination.is_ipv4() { IpNumber::IPV4 } else { IpNumber::IPV6 }
+}
+
+fn wrapped(hop: &Hop, ether_type: EtherType, outer: &[u8], input: &[u8]) -> Vec<u8> {
+    let ethernet = Ethernet2Header { destination: hop.dmac, source: hop.smac, ether_type };
+    [&ethernet.to_bytes()[..], outer, &input[14..]].concat()
+}
+
+/// An IPv6 address of one host, for cases that need more than the cast.
+pub fn in_network(network: Ipv6Addr, host: u16) -> Ipv6Addr {
+    Ipv6Addr::from(u128::from(network) & !0xffff | u128::from(host))
+}

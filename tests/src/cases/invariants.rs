@@ -1,0 +1,243 @@
+//! What must hold for any frame whatever, judged from the snapshot and by etherparse.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::{ArpOperation, ArpPacketSlice, EtherType, IpNumber, Ipv4Header, Ipv6Header};
+use lb_common::abi::{Outcome as Fate, Reason};
+use lb_userspace::{
+    config::Forward,
+    control::model::{Member, Snapshot},
+};
+
+use super::{
+    agent, expect,
+    machine::{Code, Counter, Machine, Outcome, hex},
+};
+
+/// Why the outcome cannot be right, if it cannot.
+pub type Wrong = Result<(), String>;
+
+fn must(holds: bool, what: impl FnOnce() -> String) -> Wrong {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// The destination of an IP packet with a whole fixed header, valid or not.
+fn destination(frame: &[u8]) -> Option<IpAddr> {
+    match ether_type(frame)? {
+        EtherType::IPV4 => {
+            let octets: [u8; 4] = *frame.get(30..34)?.first_chunk()?;
+            Some(Ipv4Addr::from(octets).into())
+        }
+        EtherType::IPV6 => {
+            let octets: [u8; 16] = *frame.get(38..54)?.first_chunk()?;
+            Some(Ipv6Addr::from(octets).into())
+        }
+        _ => None,
+    }
+}
+
+fn ether_type(frame: &[u8]) -> Option<EtherType> {
+    frame.get(12..14)?.first_chunk().map(|b| EtherType(u16::from_be_bytes(*b)))
+}
+
+/// Whether the IP header is valid and the frame holds all that it promises, the fixed part of TCP and UDP included.
+fn is_whole(frame: &[u8]) -> bool {
+    expect::see(frame).is_some_and(|seen| {
+        let least = match IpNumber(seen.protocol) {
+            IpNumber::TCP => 20,
+            IpNumber::UDP => 8,
+            _ => 0,
+        };
+        seen.length >= seen.header && seen.length + 14 <= frame.len() && seen.length - seen.header >= least
+    })
+}
+
+fn is_fragment(frame: &[u8]) -> bool {
+    match Ipv4Header::from_slice(&frame[14..]) {
+        Ok((header, _)) if ether_type(frame) == Some(EtherType::IPV4) => header.is_fragmenting_payload(),
+        _ => expect::see(frame).is_some_and(|seen| seen.protocol == IpNumber::IPV6_FRAGMENTATION_HEADER.0),
+    }
+}
+
+/// The one thing that was counted.
+enum Cause {
+    Reason(Reason),
+    Forwarded { counter: u32, bytes: u64 },
+}
+
+fn cause(outcome: &Outcome) -> Result<Cause, String> {
+    let moved: Vec<(&Counter, &u64)> = outcome.moved.iter().collect();
+    match moved[..] {
+        [(Counter::Reason(reason), 1)] => Ok(Cause::Reason(*reason)),
+        [(Counter::Packets(counter), 1), (Counter::Bytes(same), bytes)] if counter == same => {
+            Ok(Cause::Forwarded { counter: *counter, bytes: *bytes })
+        }
+        _ => Err(format!("{} counters moved: {:?}", moved.len(), outcome.moved)),
+    }
+}
+
+fn reason_fits(outcome: &Outcome, reason: Reason, frame: &[u8]) -> Wrong {
+    let code = match reason.outcome() {
+        Fate::Passed | Fate::Delivered => Code::Pass,
+        Fate::Dropped => Code::Drop,
+        Fate::Answered => Code::Transmit,
+    };
+    must(outcome.code == code, || format!("{} with verdict {:?}", reason.name(), outcome.code))?;
+    let untouched = matches!(reason.outcome(), Fate::Passed | Fate::Dropped);
+    must(!untouched || outcome.output == frame, || format!("{} changed the frame", reason.name()))
+}
+
+/// A balancer's outcome.
+///
+/// # Errors
+/// What does not hold.
+pub fn balancer(frame: &[u8], outcome: &Outcome, snapshot: &Snapshot, machine: &dyn Machine) -> Wrong {
+    let for_vip =
+        destination(frame).is_some_and(|d| snapshot.services.iter().any(|s| s.addresses.contains(&d)));
+    match cause(outcome)? {
+        Cause::Reason(reason) => {
+            reason_fits(outcome, reason, frame)?;
+            match reason {
+                Reason::NotIp => must(destination(frame).is_none(), || "not_ip, but it is".into()),
+                Reason::NotService => must(!for_vip, || "not_service, but for a VIP".into()),
+                Reason::ArpReply => arp_reply(&outcome.output, snapshot),
+                Reason::NeighbourReply => advertisement(&outcome.output, snapshot),
+                _ => {
+                    must(for_vip, || format!("{} for somebody who is no VIP", reason.name()))?;
+                    to_vip(frame, reason, snapshot)
+                }
+            }
+        }
+        Cause::Forwarded { counter, bytes } => {
+            must(for_vip, || "forwarded, but for no VIP".into())?;
+            must(bytes == frame.len() as u64, || format!("{bytes} bytes counted of {}", frame.len()))?;
+            forwarded(frame, outcome, counter, snapshot, machine)
+        }
+    }
+}
+
+/// A packet for a VIP that was passed or dropped: for a reason that holds.
+fn to_vip(frame: &[u8], reason: Reason, snapshot: &Snapshot) -> Wrong {
+    let seen = expect::see(frame);
+    let service = seen.as_ref().and_then(|seen| expect::service(snapshot, seen));
+    let member = seen.as_ref().zip(service).and_then(|(seen, s)| expect::member(snapshot, s, seen));
+    let holds = match reason {
+        Reason::Malformed => !is_whole(frame),
+        Reason::Fragment => is_fragment(frame),
+        // Neighbour discovery is the link's, even for a VIP of every protocol.
+        Reason::NoSuchPort => {
+            service.is_none() || seen.is_some_and(|seen| seen.protocol == IpNumber::IPV6_ICMP.0)
+        }
+        Reason::NoBackend => service.is_some() && member.is_none(),
+        Reason::NoNextHop => service.is_some() && member.is_none_or(|m| m.hop.is_none()),
+        Reason::TooBig => member.zip(seen).is_some_and(|(m, seen)| !fits(m, seen.length)),
+        _ => false,
+    };
+    must(holds, || format!("{} does not hold", reason.name()))
+}
+
+fn fits(member: &Member, length: usize) -> bool {
+    let outer = match (member.forward, member.address) {
+        (Forward::L2, _) => 0,
+        (Forward::Ipip, IpAddr::V4(_)) => 20,
+        (Forward::Ipip, IpAddr::V6(_)) => 40,
+    };
+    // Lengths have 16 bits, whatever the link takes.
+    member.hop.is_some_and(|hop| length + outer <= (hop.mtu as usize).min(65_535))
+}
+
+fn forwarded(
+    frame: &[u8],
+    outcome: &Outcome,
+    counter: u32,
+    snapshot: &Snapshot,
+    machine: &dyn Machine,
+) -> Wrong {
+    must(is_whole(frame) && !is_fragment(frame), || "forwarded, but no whole packet".into())?;
+    let seen = expect::see(frame).ok_or("forwarded, but etherparse finds no packet")?;
+    let service = expect::service(snapshot, &seen).ok_or("forwarded, but no service has its port")?;
+    let member = expect::member(snapshot, service, &seen).ok_or("forwarded, but its slot has no owner")?;
+    let right = machine.counter(service.identity, member.identity);
+    must(right == Some(counter), || format!("went to counter {counter} instead of {right:?}"))?;
+    must(fits(member, seen.length), || "forwarded, but too big".into())?;
+    let hop = member.hop.ok_or("forwarded, but without a next hop")?;
+    let code = if hop.ifindex == super::cast::INGRESS { Code::Transmit } else { Code::Redirect };
+    must(outcome.code == code, || format!("{:?} instead of {code:?}", outcome.code))?;
+    must(outcome.ifindex.is_none_or(|i| i == hop.ifindex), || "the wrong interface".into())?;
+    well_formed(&outcome.output, frame, member)?;
+    let expected = expect::forwarded(snapshot, service, member, frame);
+    must(outcome.output == expected, || {
+        format!("left {} instead of {}", hex(&outcome.output), hex(&expected))
+    })
+}
+
+/// The outer header, read by etherparse: whole, lengths and checksum right, and the packet as it came inside.
+fn well_formed(output: &[u8], frame: &[u8], member: &Member) -> Wrong {
+    let ip = output.get(14..).ok_or("less than an Ethernet header")?;
+    let inner = match (member.forward, member.address) {
+        (Forward::L2, _) => ip,
+        (Forward::Ipip, IpAddr::V4(_)) => {
+            let (outer, inner) = Ipv4Header::from_slice(ip).map_err(|e| format!("outer header: {e}"))?;
+            must(outer.calc_header_checksum() == outer.header_checksum, || "wrong outer checksum".into())?;
+            must(usize::from(outer.total_len) <= ip.len(), || "the outer length is too long".into())?;
+            inner
+        }
+        (Forward::Ipip, IpAddr::V6(_)) => {
+            let (outer, inner) = Ipv6Header::from_slice(ip).map_err(|e| format!("outer header: {e}"))?;
+            must(usize::from(outer.payload_length) <= inner.len(), || "the outer length is too long".into())?;
+            inner
+        }
+    };
+    must(inner == &frame[14..], || "the packet changed on its way".into())
+}
+
+fn is_vip(snapshot: &Snapshot, address: IpAddr) -> bool {
+    snapshot.services.iter().any(|s| s.addresses.contains(&address))
+}
+
+fn arp_reply(output: &[u8], snapshot: &Snapshot) -> Wrong {
+    let arp = ArpPacketSlice::from_slice(output.get(14..).ok_or("less than an Ethernet header")?)
+        .map_err(|e| format!("ARP answer: {e}"))?;
+    must(arp.operation() == ArpOperation::REPLY, || "the ARP answer is no reply".into())?;
+    let sender: [u8; 4] = arp.sender_protocol_addr().try_into().map_err(|_| "ARP answer: no IPv4 address")?;
+    must(is_vip(snapshot, Ipv4Addr::from(sender).into()), || "ARP answer for no VIP".into())?;
+    must(output[6..12] == *arp.sender_hw_addr(), || "the ARP answer comes from somebody else".into())
+}
+
+fn advertisement(output: &[u8], snapshot: &Snapshot) -> Wrong {
+    let (header, message) = Ipv6Header::from_slice(output.get(14..).ok_or("less than an Ethernet header")?)
+        .map_err(|e| e.to_string())?;
+    let message =
+        message.get(..usize::from(header.payload_length)).ok_or("the advertisement is cut short")?;
+    let slice = etherparse::Icmpv6Slice::from_slice(message).map_err(|e| e.to_string())?;
+    let valid = slice.is_checksum_valid(header.source, header.destination);
+    must(valid, || "the advertisement has a wrong checksum".into())?;
+    must(is_vip(snapshot, header.source_addr().into()), || "an advertisement for no VIP".into())?;
+    must(message.get(8..24) == Some(&header.source[..]), || "an advertisement of somebody else".into())
+}
+
+/// An agent's outcome.
+///
+/// # Errors
+/// What does not hold.
+pub fn agent(frame: &[u8], outcome: &Outcome) -> Wrong {
+    let Cause::Reason(reason) = cause(outcome)? else { return Err("the agent forwards nothing".into()) };
+    reason_fits(outcome, reason, frame)?;
+    match reason {
+        Reason::NotTunnel | Reason::MalformedTunnel | Reason::UnknownTunnelSource => Ok(()),
+        Reason::Decapsulated => decapsulated(frame, &outcome.output),
+        _ => Err(format!("{} is no reason of the agent", reason.name())),
+    }
+}
+
+fn decapsulated(frame: &[u8], output: &[u8]) -> Wrong {
+    let outer = expect::see(frame).ok_or("decapsulated, but no packet")?;
+    must(agent::believes(outer.source), || format!("{} is believed", outer.source))?;
+    let inner = expect::see(output).ok_or("what was taken out is no packet")?;
+    must(agent::VIPS.contains(&inner.destination), || format!("{} is no VIP", inner.destination))?;
+    must(inner.header <= inner.length && inner.length + outer.header <= outer.length, || {
+        "the inner packet is not whole".into()
+    })?;
+    must(output[14..] == frame[14 + outer.header..], || "the packet changed on its way".into())?;
+    must(output[..12] == frame[..12], || "the MAC addresses changed".into())
+}

@@ -1,0 +1,31 @@
+//! The rows, by topic.
+
+mod affinity;
+mod agent;
+mod announce;
+mod forward;
+mod limits;
+mod malformed;
+mod neighbours;
+mod not_ours;
+mod ports;
+mod records;
+
+use super::case::Case;
+
+/// The whole table.
+pub fn all() -> Vec<Case> {
+    [
+        not_ours::rows(),
+        ports::rows(),
+        forward::rows(),
+        malformed::rows(),
+        affinity::rows(),
+        limits::rows(),
+        records::rows(),
+        announce::rows(),
+        neighbours::rows(),
+        agent::rows(),
+    ]
+    .concat()
+}

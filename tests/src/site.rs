@@ -1,0 +1,154 @@
+//! A whole site at work: a world with demo servers on its backends, agents where the configuration tunnels, and a
+//! balancer that has found everybody ready.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    panic::resume_unwind,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use lb_userspace::config::Forward;
+
+use crate::{
+    backend::Backend,
+    cleanup::Folder,
+    lb_config::{AgentConfig, LbConfig},
+    lb_process::{AgentProcess, LbProcess},
+    topology::{World, world::Host},
+    traffic::{Spread, SpreadReport, spread},
+    view::View,
+    wait::wait_for,
+};
+
+/// Seed of every site that does not bring its own, so that a test moves the same clients every time.
+pub const SEED: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+/// For anything that a busy machine does sooner or later.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// The parts, in the order in which they go.
+#[derive(Debug)]
+pub struct Site {
+    /// The balancer.
+    pub lb: LbProcess,
+    /// One per backend, or none.
+    pub agents: Vec<AgentProcess>,
+    /// One per backend of the world, configured or not.
+    pub servers: Vec<Backend>,
+    /// Where it all is.
+    pub world: World,
+    /// Logs of the servers.
+    pub folder: Folder,
+}
+
+impl Site {
+    /// Starts everything on the balancer's interface and waits until every configured backend is in service.
+    ///
+    /// # Errors
+    /// When a part does not come up; nothing is left behind then.
+    pub fn start(world: World, config: LbConfig) -> Result<Self> {
+        let interface = world.lb.interface.clone();
+        Self::start_with(world, config, &["--interface", &interface])
+    }
+
+    /// The same with other arguments after `lb run --config … --name …`.
+    ///
+    /// # Errors
+    /// When a part does not come up; nothing is left behind then.
+    pub fn start_with(world: World, mut config: LbConfig, arguments: &[&str]) -> Result<Self> {
+        config.daemon.hash_seed.get_or_insert_with(|| SEED.to_owned());
+        let site = Self::prepare(world, &config, arguments)?;
+        site.wait("every backend to be in service", View::is_settled)?;
+        Ok(site)
+    }
+
+    /// The same with the text of a file, without waiting for backends.
+    ///
+    /// # Errors
+    /// When a part does not come up; nothing is left behind then.
+    fn prepare(world: World, config: &LbConfig, arguments: &[&str]) -> Result<Self> {
+        let folder = Folder::new("logs")?;
+        let servers = at_once(&world.backends, |host| Backend::start(host, folder.path()))?;
+        let tunnels = config.services.iter().any(|service| service.forward == Forward::Ipip);
+        let agents = if tunnels {
+            let mut agent = AgentConfig::of(&world);
+            agent.agent.vips = config.services.iter().flat_map(|service| service.addresses.clone()).collect();
+            let text = agent.to_toml()?;
+            at_once(&world.backends, |host| AgentProcess::start(host, &text))?
+        } else {
+            Vec::new()
+        };
+        let lb = LbProcess::start_with(&world.lb, &config.to_toml()?, arguments)?;
+        Ok(Self { lb, agents, servers, world, folder })
+    }
+
+    /// What the balancer says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn view(&self) -> Result<View> {
+        self.lb.view()
+    }
+
+    /// Waits until `condition` is true of what the balancer says.
+    ///
+    /// # Errors
+    /// When it is not within [`LIMIT`]; the message carries what the balancer said last.
+    pub fn wait(&self, what: &str, mut condition: impl FnMut(&View) -> bool) -> Result<()> {
+        let mut last = None;
+        let result = wait_for(what, LIMIT, || {
+            last = Some(self.view());
+            matches!(&last, Some(Ok(view)) if condition(view))
+        });
+        result.map_err(|error| match last {
+            Some(Ok(view)) => error.context(format!("the last status: {:#}", view.0)),
+            Some(Err(failure)) => error.context(format!("{failure:#}")),
+            None => error,
+        })
+    }
+
+    /// Sends requests to `target`, one after the other from `clients` addresses.
+    ///
+    /// # Errors
+    /// When there is no client address.
+    pub fn spread(&self, requests: usize, clients: u16, target: SocketAddr) -> Result<SpreadReport> {
+        self.spread_from(requests, &World::sources_for(target.ip(), clients), target)
+    }
+
+    /// The same from given addresses.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn spread_from(
+        &self,
+        requests: usize,
+        sources: &[IpAddr],
+        target: SocketAddr,
+    ) -> Result<SpreadReport> {
+        spread(&self.world.client.ns.entry(), &Spread::new(requests, sources, target))
+    }
+
+    /// The IPv4 VIP with a port.
+    #[must_use]
+    pub fn vip4(&self, port: u16) -> SocketAddr {
+        (self.world.vip4, port).into()
+    }
+
+    /// The IPv6 VIP with a port.
+    #[must_use]
+    pub fn vip6(&self, port: u16) -> SocketAddr {
+        (self.world.vip6, port).into()
+    }
+}
+
+/// Starts something for every host at once.
+///
+/// # Errors
+/// The first error of `start`.
+pub fn at_once<T: Send>(hosts: &[Host], start: impl Fn(&Host) -> Result<T> + Sync) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = hosts.iter().map(|host| scope.spawn(|| start(host))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
