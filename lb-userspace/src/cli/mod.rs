@@ -47,6 +47,12 @@ pub fn main() -> ExitCode {
     ExitCode::from(run_with(std::env::args_os(), &HOOKS, &mut stdout, &mut stderr, color))
 }
 
+/// The definition of the command line, for whoever wants to compare documents with it.
+pub fn command() -> clap::Command {
+    use clap::CommandFactory;
+    Cli::command()
+}
+
 /// Parses and does one command; gives its exit code. Everything it touches comes from outside, for the tests' sake.
 fn run_with(
     args: impl IntoIterator<Item = OsString>,

@@ -14,10 +14,13 @@ use lb_common::abi::slot;
 use super::{
     identity, maglev,
     model::{Hop, Member, Service, Snapshot},
+    rendezvous::Rendezvous,
     settling::{Counts, Seconds, Settling},
     table,
 };
-use crate::config::{AdminState, Announce, Backend, Config, Seed, Service as ServiceConfig, Tracking};
+use crate::config::{
+    AdminState, Announce, Backend, Config, Forward, Seed, Service as ServiceConfig, Tracking,
+};
 
 /// What is known of a backend besides its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +61,7 @@ struct TableInput {
 /// A service's tables: by membership alone, and with health applied.
 #[derive(Clone, Debug)]
 struct Tables {
+    order: Arc<Rendezvous>,
     base: Arc<[u16]>,
     available: Vec<bool>,
     installed: Arc<[u16]>,
@@ -216,7 +220,10 @@ impl Desired {
                 address: backend.address,
                 forward: service.forward,
                 alive: condition.health != FAILED && backend.state != AdminState::Down,
-                hop: view.hop(backend.address),
+                // Without an address of its own in that family the balancer has no source for an outer header.
+                hop: view
+                    .hop(backend.address)
+                    .filter(|hop| service.forward == Forward::L2 || !hop.source.is_unspecified()),
                 health: condition.health,
                 since: condition.since,
             })
@@ -276,15 +283,21 @@ impl Desired {
             .iter()
             .map(|(identity, weight)| maglev::Member { identity: *identity, weight: *weight })
             .collect();
-        let base = match cached {
-            Some(tables) => tables.base.clone(),
-            None => maglev::build(&members, input.slots, &self.seed.0, &mut self.scratch)
-                .map(Arc::from)
-                .map_err(|e| TableError { service: name.into(), reason: e.to_string() })?,
+        let (order, base) = match cached {
+            Some(tables) => (Arc::clone(&tables.order), Arc::clone(&tables.base)),
+            None => {
+                let order = Rendezvous::new(&members, input.slots, &self.seed.0)
+                    .map_err(|e| TableError { service: name.into(), reason: e.to_string() })?;
+                let base = Arc::from(maglev::fill(&order, &mut self.scratch));
+                (Arc::new(order), base)
+            }
         };
-        let mut installed = Vec::new();
-        table::apply_health(&base, &members, &available, &self.seed.0, &mut installed);
-        let tables = Tables { base, available, installed: Arc::from(installed) };
+        let installed = if available.iter().all(|a| *a) {
+            Arc::clone(&base)
+        } else {
+            Arc::from(table::with_health(&order, &base, &available))
+        };
+        let tables = Tables { order, base, available, installed };
         used.insert(input.clone(), tables.clone());
         Ok(tables)
     }
@@ -293,9 +306,16 @@ impl Desired {
     pub fn report(&self, service: &Service) -> TableReport {
         let owners: Vec<u16> = service.table.iter().map(|value| value & slot::MEMBER).collect();
         let base = self.tables.values().find(|t| *t.installed == *owners).map(|t| &t.base);
+        let identity = |owner: u16| {
+            service
+                .members
+                .get(usize::from(owner))
+                .and_then(|m| Some(m.as_ref()?.identity))
+                .unwrap_or_default()
+        };
         TableReport {
-            desired_digest: table::digest(base.map_or(&owners[..], |base| &base[..])),
-            installed_digest: table::digest(&owners),
+            desired_digest: table::digest(base.map_or(&owners[..], |base| &base[..]), identity),
+            installed_digest: table::digest(&owners, identity),
             shares: table::shares(&owners, service.members.len()),
         }
     }
