@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use lb_userspace::config::{Affinity, Announce, Forward, Protocol, Rate, XdpMode};
+use lb_userspace::config::{Affinity, Announce, Forward, Protocol, Rate, Tracking, XdpMode};
 use serde::Serialize;
 
 use crate::topology::World;
@@ -47,6 +47,9 @@ pub struct Service {
     pub affinity: Affinity,
     /// `forward`.
     pub forward: Forward,
+    /// `tracking`; absent: the default of protocol and affinity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<Tracking>,
     /// `[service.health]`.
     pub health: Health,
     /// `[service.limit]`.
@@ -164,6 +167,7 @@ impl LbConfig {
             protocol: Protocol::Tcp,
             affinity: Affinity::Addresses,
             forward,
+            tracking: None,
             health: Health::default(),
             limit: None,
             backends: backends.collect(),

@@ -36,7 +36,13 @@ pub(crate) const SUITES: &[Suite] = &[
     suite("unit", Kind::Tests(&[&["--lib", "--bins"], &["--doc"]]), false, "tests beside the code, properties and doc examples"),
     suite("structure", Kind::Tests(&[&["--test", "structure"]]), false, "who depends on whom, lengths of files, what the documents say of the code"),
     suite("packets", Kind::Tests(&[&["--test", "packets"]]), true, "the table of packet cases, on the host and in the loaded programs"),
-    suite("namespaces", Kind::Tests(&[&["--test", "namespaces"]]), true, "real sockets through the balancer, between network namespaces"),
+    suite("laboratory", Kind::Tests(&[&["--test", "laboratory"]]), true, "the laboratory itself: namespaces, demo servers, clients, and that nothing is left behind"),
+    suite("balancing", Kind::Tests(&[&["--test", "balancing"]]), true, "real sockets through the balancer in every mode: all answered, affinity kept, load spread"),
+    suite("readiness", Kind::Tests(&[&["--test", "readiness"]]), true, "backends that are not ready, refuse or hang, and come back"),
+    suite("scaling", Kind::Tests(&[&["--test", "scaling"]]), true, "backends that come, go and change, and how little that moves"),
+    suite("connections", Kind::Tests(&[&["--test", "connections"]]), true, "live connections through drains, additions, reweighting and restarts"),
+    suite("passing", Kind::Tests(&[&["--test", "passing"]]), true, "what is not for a service leaves the balancer bit by bit as it came"),
+    suite("limits", Kind::Tests(&[&["--test", "limits"]]), true, "packet rates per source, measured where packets arrive"),
 ];
 
 const fn suite(name: &'static str, kind: Kind, needs_root: bool, about: &'static str) -> Suite {

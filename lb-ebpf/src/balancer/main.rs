@@ -1,6 +1,10 @@
 //! The balancer: one XDP program.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the entry point gets its context by value from the macro"
+)]
 
 mod maps;
 

@@ -10,7 +10,7 @@ use lb_tests::{
     topology::World,
     view::View,
 };
-use lb_userspace::config::{Forward, Protocol};
+use lb_userspace::config::{Forward, Protocol, Tracking};
 
 /// Client addresses; so many that a share is seen to within about a percent.
 const CLIENTS: u16 = 4000;
@@ -28,6 +28,8 @@ fn site(configured: usize) -> Site {
     // Affinity by addresses does not look at the protocol: a datagram shows where requests would go.
     service.ports = Ports::Numbers(vec![80, 7]);
     service.protocol = Protocol::Both;
+    // Where the table sends a source, not where its flows were before: what is measured is the table.
+    service.tracking = Some(Tracking::Never);
     Site::start(world, config).unwrap()
 }
 
