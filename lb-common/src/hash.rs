@@ -48,6 +48,8 @@ pub fn reduce(hash: u64, length: u32) -> u32 {
 pub mod domain {
     /// Affinity: which slot.
     pub const SLOT: u32 = 0x534c_4f54;
+    /// Flow table: which bucket, which fingerprint.
+    pub const FLOW: u32 = 0x464c_4f57;
     /// Rate-limit buckets.
     pub const LIMIT: u32 = 0x4c49_4d49;
     /// Cells of the VIP tables.

@@ -23,6 +23,12 @@ impl Word for MapWord {
     }
 
     #[inline(always)]
+    fn store(&self, new: u64) {
+        // SAFETY: as in `load`.
+        unsafe { self.0.get().write_volatile(new) };
+    }
+
+    #[inline(always)]
     fn replace(&self, old: u64, new: u64) -> bool {
         // SAFETY: the pointer is a valid, aligned map value.
         unsafe {

@@ -2,6 +2,7 @@
 //! balancer that has found everybody ready.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     panic::resume_unwind,
     thread,
@@ -17,7 +18,7 @@ use crate::{
     lb_config::{AgentConfig, LbConfig},
     lb_process::{AgentProcess, LbProcess},
     topology::{World, world::Host},
-    traffic::{Spread, SpreadReport, spread},
+    traffic::{Spread, SpreadReport, ask_everybody, spread},
     view::View,
     wait::wait_for,
 };
@@ -58,18 +59,6 @@ impl Site {
     /// When a part does not come up; nothing is left behind then.
     pub fn start_with(world: World, mut config: LbConfig, arguments: &[&str]) -> Result<Self> {
         config.daemon.hash_seed.get_or_insert_with(|| SEED.to_owned());
-        let site = Self::prepare(world, &config, arguments)?;
-        site.wait("every backend to be in service", View::is_settled)?;
-        Ok(site)
-    }
-
-    /// The same with the text of a file, without waiting for backends.
-    ///
-    /// # Errors
-    /// When a part does not come up; nothing is left behind then.
-    fn prepare(world: World, config: &LbConfig, arguments: &[&str]) -> Result<Self> {
-        let folder = Folder::new("logs")?;
-        let servers = at_once(&world.backends, |host| Backend::start(host, folder.path()))?;
         let tunnels = config.services.iter().any(|service| service.forward == Forward::Ipip);
         let agents = if tunnels {
             let mut agent = AgentConfig::of(&world);
@@ -79,8 +68,25 @@ impl Site {
         } else {
             Vec::new()
         };
-        let lb = LbProcess::start_with(&world.lb, &config.to_toml()?, arguments)?;
-        Ok(Self { lb, agents, servers, world, folder })
+        Self::start_text(world, agents, &config.to_toml()?, arguments)
+    }
+
+    /// The same with the text of the balancer's file as a user would write it, and agents that run already.
+    ///
+    /// # Errors
+    /// When a part does not come up; nothing is left behind then.
+    pub fn start_text(
+        world: World,
+        agents: Vec<AgentProcess>,
+        text: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let folder = Folder::new("logs")?;
+        let servers = at_once(&world.backends, |host| Backend::start(host, folder.path()))?;
+        let lb = LbProcess::start_with(&world.lb, text, arguments)?;
+        let site = Self { lb, agents, servers, world, folder };
+        site.wait_settled()?;
+        Ok(site)
     }
 
     /// What the balancer says of itself.
@@ -89,6 +95,14 @@ impl Site {
     /// When it does not answer.
     pub fn view(&self) -> Result<View> {
         self.lb.view()
+    }
+
+    /// Waits until every configured backend is in service, by the table that follows from it.
+    ///
+    /// # Errors
+    /// When that takes longer than [`LIMIT`]; the message carries what the balancer said last.
+    pub fn wait_settled(&self) -> Result<()> {
+        self.wait("every backend to be in service", View::is_settled)
     }
 
     /// Waits until `condition` is true of what the balancer says.
@@ -127,6 +141,15 @@ impl Site {
         target: SocketAddr,
     ) -> Result<SpreadReport> {
         spread(&self.world.client.ns.entry(), &Spread::new(requests, sources, target))
+    }
+
+    /// The backend that echoes a datagram to `target`, for the first `clients` addresses.
+    ///
+    /// # Errors
+    /// When one is not echoed.
+    pub fn owners_by_udp(&self, clients: u16, target: SocketAddr) -> Result<BTreeMap<IpAddr, String>> {
+        let sources = World::sources_for(target.ip(), clients);
+        ask_everybody(&self.world.client.ns.entry(), &sources, target, LIMIT)
     }
 
     /// The IPv4 VIP with a port.

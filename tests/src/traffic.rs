@@ -190,6 +190,16 @@ impl SpreadReport {
         }
     }
 
+    /// Adds an outcome that is known: the backend that answered, or why nobody did.
+    pub fn note(&mut self, source: IpAddr, outcome: &Result<String, String>) {
+        match outcome {
+            Ok(backend) => {
+                *self.answers.entry(source).or_default().entry(backend.clone()).or_default() += 1;
+            }
+            Err(why) => self.fail(format!("{source}: {why}")),
+        }
+    }
+
     fn fail(&mut self, why: String) {
         self.failed += 1;
         if self.failures.len() < QUOTED_FAILURES {
@@ -320,11 +330,7 @@ impl Datagrams {
     /// # Errors
     /// When the address is not the client's.
     pub fn open(ns: &Entry, source: SocketAddr, target: SocketAddr, limit: Duration) -> Result<Self> {
-        let socket = ns.run(|| {
-            let socket = UdpSocket::bind(source).with_context(|| format!("binding to {source}"))?;
-            socket.connect(target).with_context(|| format!("a route to {target}"))?;
-            Ok(socket)
-        })?;
+        let socket = ns.run(|| connected(source, target))?;
         socket.set_read_timeout(Some(limit))?;
         Ok(Self { socket })
     }
@@ -335,6 +341,10 @@ impl Datagrams {
     /// When no answer comes in time, or it is no echo.
     pub fn ask(&self, payload: &[u8]) -> Result<String> {
         self.send(payload)?;
+        self.echo_of(payload)
+    }
+
+    fn echo_of(&self, payload: &[u8]) -> Result<String> {
         let answer = self.receive()?;
         let name = answer.strip_suffix(payload).and_then(|head| head.strip_suffix(b" "));
         let name = name.ok_or_else(|| anyhow!("no echo: {:?}", String::from_utf8_lossy(&answer)))?;
@@ -360,6 +370,47 @@ impl Datagrams {
         buffer.truncate(length);
         Ok(buffer)
     }
+}
+
+/// Sockets of [`ask_everybody`] that wait at once: fewer than what a veth pair keeps in its ring.
+const ASKED_AT_ONCE: usize = 64;
+
+/// One datagram from each of `sources` to an echo server, nothing sent twice: client address → backend that echoed.
+/// A cheap way to see where thousands of addresses go.
+///
+/// # Errors
+/// When an echo does not come within `limit`.
+pub fn ask_everybody(
+    ns: &Entry,
+    sources: &[IpAddr],
+    target: SocketAddr,
+    limit: Duration,
+) -> Result<BTreeMap<IpAddr, String>> {
+    ns.run(|| {
+        let mut owners = BTreeMap::new();
+        for batch in sources.chunks(ASKED_AT_ONCE) {
+            let mut asked = Vec::new();
+            for source in batch {
+                let socket = connected((*source, 0).into(), target)?;
+                socket.set_read_timeout(Some(limit))?;
+                let datagrams = Datagrams { socket };
+                datagrams.send(b"who?")?;
+                asked.push((*source, datagrams));
+            }
+            for (source, datagrams) in asked {
+                let name = datagrams.echo_of(b"who?").with_context(|| format!("asked from {source}"))?;
+                owners.insert(source, name);
+            }
+        }
+        Ok(owners)
+    })
+}
+
+/// A UDP socket in the namespace of the calling thread.
+fn connected(source: SocketAddr, target: SocketAddr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(source).with_context(|| format!("binding to {source}"))?;
+    socket.connect(target).with_context(|| format!("a route to {target}"))?;
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Waiting for a condition with a deadline: the only place of this package that lets time pass.
+//! Waiting for a condition with a deadline. Nothing else in this package lets time pass, but for the pace of traffic.
 
 use std::{
     thread,

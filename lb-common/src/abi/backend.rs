@@ -55,6 +55,8 @@ pub mod forward {
 pub mod backend_flags {
     /// MACs and interface are valid.
     pub const RESOLVED: u8 = 1;
+    /// Flows that were there before may still go to it: not failed, not down, not removed.
+    pub const ALIVE: u8 = 2;
 }
 
 const _: () = assert!(size_of::<Backend>() == 64 && align_of::<Backend>() == 4);

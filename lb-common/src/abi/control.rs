@@ -48,8 +48,12 @@ pub struct Globals {
     pub limit_time_offset: u64,
     /// Salt of the VIP and port tables: user space changes it until the table can be built.
     pub salt: u32,
+    /// Number of flow buckets minus one.
+    pub flow_mask: u32,
+    /// Seconds per kernel tick, scaled by 2^32.
+    pub seconds_mult: u32,
     #[doc(hidden)]
-    pub _reserved: [u32; 11],
+    pub _reserved: [u32; 9],
 }
 
 /// Bits of [`Globals::flags`].

@@ -22,7 +22,8 @@ pub use control::{Control, Globals, globals_flags};
 pub use counter::{Counter, Interface};
 pub use reason::{Outcome, Reason};
 pub use service::{
-    Service, ServiceInfo, Vip6, affinity, port_entry, port_key, service_flags, slot, vip_entry, vip_flags,
+    Service, ServiceInfo, Vip6, affinity, port_entry, port_key, service_flags, slot, tracking, vip_entry,
+    vip_flags,
 };
 
 /// Version of everything in this module. Part of the pin directory's name.
@@ -46,6 +47,11 @@ pub mod maps {
     pub const SERVICE_INFO: &str = "SERVICE_INFO";
     /// Arena of Maglev slots: four `u16` in each `u64` cell, slot 0 in the lowest bits.
     pub const SLOTS: &str = "SLOTS";
+    /// Old owner and last exception of each slot, same index as `SLOTS`: two `u32` in each `u64` cell, see
+    /// `datapath::track::meta`. Read only for slots that are not settled.
+    pub const SLOT_META: &str = "SLOT_META";
+    /// Flows: buckets of eight `u64`, see `datapath::track::entry`.
+    pub const FLOWS: &str = "FLOWS";
     /// [`super::Backend`] records.
     pub const BACKENDS: &str = "BACKENDS";
     /// [`super::BackendInfo`], same index as `BACKENDS`; the datapath never reads it.

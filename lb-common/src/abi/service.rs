@@ -20,12 +20,16 @@ pub struct Service {
     pub affinity: u8,
     /// [`service_flags`].
     pub flags: u8,
-    #[doc(hidden)]
-    pub _pad: u16,
+    /// Seconds after which a flow that was not seen is forgotten, and a slot without exceptions is settled; 1 to 7,200.
+    pub settle: u16,
     /// The service's number: keys its rate-limit buckets.
     pub id: u32,
+    /// [`tracking`].
+    pub tracking: u8,
     #[doc(hidden)]
-    pub _reserved: [u32; 8],
+    pub _pad: [u8; 3],
+    #[doc(hidden)]
+    pub _reserved: [u32; 7],
 }
 
 /// What user space needs to recognise a service after a restart. Never read by the datapath.
@@ -46,6 +50,16 @@ pub mod affinity {
     pub const SOURCE: u8 = 1;
     /// Source and destination address, source and destination port, protocol.
     pub const FLOW: u8 = 2;
+}
+
+/// Values of [`Service::tracking`].
+pub mod tracking {
+    /// Flows of slots that are not settled.
+    pub const CHANGES: u8 = 0;
+    /// Every flow.
+    pub const ALWAYS: u8 = 1;
+    /// None: the table alone decides.
+    pub const NEVER: u8 = 2;
 }
 
 /// Bits of [`Service::flags`].
@@ -114,6 +128,14 @@ pub mod port_entry {
 
 /// A Maglev slot: `state(2) | member(14)`.
 pub mod slot {
+    /// Mask of the state.
+    pub const STATE: u16 = 0xc000;
+    /// The owner has been the same for longer than any flow: no look-up.
+    pub const SETTLED: u16 = 0;
+    /// The owner changed a moment ago.
+    pub const UNSETTLED: u16 = 0x4000;
+    /// Settled, but for flows that live longer than that on another member.
+    pub const EXCEPTIONS: u16 = 0x8000;
     /// Mask of the member.
     pub const MEMBER: u16 = 0x3fff;
     /// Member value of a slot without an owner.

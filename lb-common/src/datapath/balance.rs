@@ -11,7 +11,7 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
-    abi::{Globals, Reason},
+    abi::{Globals, Reason, slot},
     wire::{be16, ethernet, ipv4, ipv6, protocol, word, words},
 };
 
@@ -89,7 +89,16 @@ fn to_service<P: Packet, T: Tables, A: Address>(
         return Verdict::drop(Reason::RateLimited);
     }
     let hash = lookup::affinity_hash(globals, service, network, ports);
-    let backend = match lookup::backend(tables, service, hash) {
+    let slot = match lookup::slot(tables, service, hash) {
+        Ok(slot) => slot,
+        Err(reason) => return Verdict::drop(reason),
+    };
+    let member = if slot.is_decided(service) {
+        slot.value & slot::MEMBER
+    } else {
+        tables.track(globals, service, lookup::query(packet, globals, service, network, ports, slot))
+    };
+    let backend = match lookup::member(tables, service, member) {
         Ok(backend) => backend,
         Err(reason) => return Verdict::drop(reason),
     };

@@ -1,8 +1,16 @@
 //! From destination to service to backend: array look-ups only.
 
-use super::{Address, parse::Network, parse::Ports, tables::Tables};
+use super::{
+    Address, Packet,
+    parse::{self, Network, Ports},
+    tables::Tables,
+    track::Query,
+};
 use crate::{
-    abi::{Backend, Globals, Reason, Service, affinity, port_entry, port_key, slot, vip_entry, vip_flags},
+    abi::{
+        Backend, Globals, Reason, Service, affinity, port_entry, port_key, slot, tracking, vip_entry,
+        vip_flags,
+    },
     hash::{self, Hasher, cells, domain},
 };
 
@@ -114,19 +122,64 @@ pub(super) fn affinity_hash<A: Address>(
     hasher.finish()
 }
 
-/// The member that owns the slot of this hash.
+/// A slot: where it is and what it says.
+#[derive(Clone, Copy)]
+pub(super) struct Slot {
+    pub index: u32,
+    pub value: u16,
+}
+
+impl Slot {
+    /// Whether the owner is the answer for every packet. False for one in a great many.
+    #[inline(always)]
+    pub(super) fn is_decided(self, service: &Service) -> bool {
+        (self.value & slot::STATE == slot::SETTLED && service.tracking != tracking::ALWAYS)
+            || service.tracking == tracking::NEVER
+    }
+}
+
+/// The slot of this hash.
 #[inline(always)]
-pub(super) fn backend<'t, T: Tables>(
-    tables: &'t T,
-    service: &Service,
-    hash: u64,
-) -> Result<&'t Backend, Reason> {
+pub(super) fn slot<T: Tables>(tables: &T, service: &Service, hash: u64) -> Result<Slot, Reason> {
     if service.table_slots == 0 {
         return Err(Reason::NoBackend);
     }
     let index = service.table_base.wrapping_add(hash::reduce(hash, service.table_slots));
     let four = tables.slots(index >> 2).ok_or(Reason::BadTable)?;
-    let member = u32::from((four >> ((index & 3) * 16)) as u16 & slot::MEMBER);
+    Ok(Slot { index, value: (four >> ((index & 3) * 16)) as u16 })
+}
+
+/// What the flow table wants to know of a packet whose slot does not decide.
+#[inline(always)]
+pub(super) fn query<P: Packet, A: Address>(
+    packet: &P,
+    globals: &Globals,
+    service: &Service,
+    network: &Network<A>,
+    ports: Ports,
+    slot: Slot,
+) -> Query {
+    let mut hasher = Hasher::new(&globals.key, domain::FLOW);
+    let (source, destination) = (network.source.words(), network.destination.words());
+    hasher.pair(source[0], destination[0]);
+    if size_of::<A>() > 4 {
+        hasher.pair(source[1], destination[1]);
+        hasher.pair(source[2], destination[2]);
+        hasher.pair(source[3], destination[3]);
+    }
+    hasher.pair(u32::from(ports.source) << 16 | u32::from(ports.destination), u32::from(network.protocol));
+    hasher.pair(service.id, 0);
+    Query { hash: hasher.finish(), slot: slot.value, index: slot.index, packet: parse::kind(packet, network) }
+}
+
+/// The record of a member.
+#[inline(always)]
+pub(super) fn member<'t, T: Tables>(
+    tables: &'t T,
+    service: &Service,
+    member: u16,
+) -> Result<&'t Backend, Reason> {
+    let member = u32::from(member);
     if member >= service.backend_count {
         // EMPTY is above any count.
         return Err(Reason::NoBackend);

@@ -14,6 +14,7 @@ mod lookup;
 mod packet;
 mod parse;
 mod tables;
+pub mod track;
 mod verdict;
 
 pub use agent::{AgentTables, decapsulate, mapped};

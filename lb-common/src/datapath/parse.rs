@@ -1,6 +1,9 @@
 //! Parsing: from bytes to what decisions need. Pure; touches nothing.
 
-use super::packet::{Cut, Packet};
+use super::{
+    packet::{Cut, Packet},
+    track::packet,
+};
 use crate::{
     abi::Reason,
     wire::{be16, ethernet, ipv4, ipv6, protocol, word, words},
@@ -122,4 +125,27 @@ pub(super) fn ports<P: Packet, A>(packet: &P, network: &Network<A>) -> Result<Po
     }
     let header: &[u8; 4] = packet.at(network.transport).map_err(|Cut| Reason::Malformed)?;
     Ok(Ports { source: be16(header, 0), destination: be16(header, 2) })
+}
+
+/// What a packet means for the flow it belongs to.
+///
+/// Called only for packets whose ports were read: a TCP header is whole then.
+#[inline(always)]
+pub(super) fn kind<P: Packet, A>(packet: &P, network: &Network<A>) -> u8 {
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const ACK: u8 = 16;
+    if network.protocol != protocol::TCP {
+        return packet::DATA;
+    }
+    let Ok(header) = packet.at::<14>(network.transport) else { return packet::DATA };
+    let flags = header[13];
+    if flags & (SYN | ACK) == SYN {
+        packet::SYN
+    } else if flags & (FIN | RST) != 0 {
+        packet::CLOSE
+    } else {
+        packet::DATA
+    }
 }

@@ -1,11 +1,14 @@
 //! The tables as the datapath sees them.
 
+use super::track::{self, Query};
 use crate::abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6};
 
 /// Eight bytes shared by all CPUs and user space.
 pub trait Word {
     /// A plain load.
     fn load(&self) -> u64;
+    /// A plain store.
+    fn store(&self, new: u64);
     /// Stores `new` if the word still is `old`; says whether it did.
     fn replace(&self, old: u64, new: u64) -> bool;
 }
@@ -14,7 +17,7 @@ pub trait Word {
 ///
 /// Each look-up is one array access; `None` is an index out of range, which the tables as user space writes them
 /// never lead to.
-pub trait Tables {
+pub trait Tables: Sized {
     /// A word of a bucket.
     type Word: Word;
 
@@ -30,6 +33,17 @@ pub trait Tables {
     fn service(&self, index: u32) -> Option<&Service>;
     /// Four slots.
     fn slots(&self, index: u32) -> Option<u64>;
+    /// Old owner and last exception of a slot.
+    fn slot_meta(&self, index: u32) -> Option<u32>;
+    /// Writes the time of the last exception of a slot.
+    fn stamp_slot(&self, index: u32, time: u16);
+    /// A bucket of the flow table.
+    fn flow_bucket(&self, index: u32) -> Option<&[Self::Word; BUCKET_ENTRIES]>;
+    /// [`super::track::select`] for the service at `service`: the program may put it behind a call, because packets
+    /// of settled slots, which are nearly all, never come here.
+    fn track(&self, globals: &Globals, service: &Service, query: Query) -> u16 {
+        track::select(self, service, globals.flow_mask, track::seconds(globals, self.jiffies()), query)
+    }
     /// A member of a service.
     fn backend(&self, index: u32) -> Option<&Backend>;
     /// A bucket of the rate limiter.

@@ -12,8 +12,12 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, Reason, Service, ServiceInfo, Vip6,
+        slot,
     },
-    datapath::{Cause, Tables},
+    datapath::{
+        Cause, Tables,
+        track::{self, Query},
+    },
 };
 use lb_ebpf::atomic::MapWord;
 
@@ -43,6 +47,10 @@ static PORTS: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
 static SERVICES: Array<Service, SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
 static SLOTS: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static SLOT_META: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static FLOWS: Array<[MapWord; BUCKET_ENTRIES], SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
 static BACKENDS: Array<Backend, SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
@@ -99,6 +107,31 @@ impl Tables for Maps {
         SLOTS.get(index).copied()
     }
     #[inline(always)]
+    fn slot_meta(&self, index: u32) -> Option<u32> {
+        SLOT_META.get(index >> 1).map(|two| (*two >> ((index & 1) * 32)) as u32)
+    }
+    #[inline(always)]
+    fn stamp_slot(&self, index: u32, time: u16) {
+        let Some(two) = SLOT_META.get_ptr_mut(index >> 1) else { return };
+        // SAFETY: the pointer is a map value of eight bytes; the stamp of a slot is its upper half-word, at byte 2 or
+        // 6. Two CPUs that write at once write the same second.
+        unsafe {
+            let stamp = two.cast::<u16>().add((index & 1) as usize * 2 + 1);
+            if *stamp != time {
+                *stamp = time;
+            }
+        }
+    }
+    #[inline(always)]
+    fn flow_bucket(&self, index: u32) -> Option<&[MapWord; BUCKET_ENTRIES]> {
+        FLOWS.get(index)
+    }
+    #[inline(always)]
+    fn track(&self, _globals: &Globals, service: &Service, query: Query) -> u16 {
+        let slot_and_packet = u32::from(query.packet) << 16 | u32::from(query.slot);
+        track_flow(service, query.hash, slot_and_packet, query.index) as u16
+    }
+    #[inline(always)]
     fn backend(&self, index: u32) -> Option<&Backend> {
         BACKENDS.get(index)
     }
@@ -122,6 +155,24 @@ impl Tables for Maps {
         // the whole element by the kernel.
         unsafe { INTERFACES.get(ifindex) }.map(|interface| interface.mac)
     }
+}
+
+/// The flow table, as a function of its own: the verifier looks at it once, and the way of settled slots stays short.
+///
+/// Only scalars and a pointer to a map value can be passed to a global BPF function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn track_flow(service: *const Service, hash: u64, slot_and_packet: u32, index: u32) -> u32 {
+    let owner = slot_and_packet & u32::from(slot::MEMBER);
+    if service.is_null() {
+        return owner;
+    }
+    // SAFETY: not null (checked), and the verifier demands a readable `Service` of every caller.
+    let service = unsafe { &*service };
+    let Some(globals) = Maps.globals() else { return owner };
+    let query = Query { hash, slot: slot_and_packet as u16, index, packet: (slot_and_packet >> 16) as u8 };
+    let now = track::seconds(globals, Maps.jiffies());
+    u32::from(track::select(&Maps, service, globals.flow_mask, now, query))
 }
 
 /// Reads both clocks for user space.

@@ -41,21 +41,26 @@ struct Source {
     #[arg(short, long, value_name = "FILE", required_unless_present_any = ["from", "vips", "unprepare"],
           conflicts_with_all = ["from", "vips", "tunnel_sources", "interface", "xdp_mode"])]
     config: Option<PathBuf>,
-    /// Balancer to ask for VIPs and tunnel sources
+    /// Balancer to ask for VIPs and tunnel sources: HOST, HOST:PORT, URL or the path of its socket
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["vips", "tunnel_sources", "xdp_mode"])]
     from: Option<String>,
     /// Interface on which tunnelled packets arrive
     #[arg(short, long, visible_alias = "iface", value_name = "IF")]
     interface: Option<String>,
     /// VIP to take packets out of tunnels for; may be given several times
-    #[arg(long = "vip", value_name = "ADDRESS", requires_all = ["tunnel_sources", "interface"])]
+    #[arg(long = "vip", value_name = "ADDRESS", value_parser = vip, requires_all = ["tunnel_sources", "interface"])]
     vips: Vec<IpAddr>,
     /// Outer sources that are believed; may be given several times
-    #[arg(long = "tunnel-source", value_name = "PREFIX", requires = "vips")]
+    #[arg(long = "tunnel-source", value_name = "PREFIX", value_parser = config::parse_prefix, requires = "vips")]
     tunnel_sources: Vec<IpNet>,
     /// Where the program runs [default: auto]
     #[arg(long, value_name = "MODE", requires = "vips")]
     xdp_mode: Option<Mode>,
+}
+
+/// By the rules of `vips` in the file.
+fn vip(text: &str) -> Result<IpAddr, config::ValueError> {
+    config::parse_address(text).and_then(|vip| config::check_destination(vip).map(|()| vip))
 }
 
 /// [`XdpMode`] as an argument.

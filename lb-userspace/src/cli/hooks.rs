@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config;
+use crate::agent;
+pub use crate::agent::{Options as AgentOptions, Prepare, Source as AgentSource};
 
 /// `lb run`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,48 +19,6 @@ pub struct RunOptions {
     pub socket: Option<PathBuf>,
     /// Take link and pins away when the daemon ends.
     pub detach_on_exit: bool,
-}
-
-/// `lb agent`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AgentOptions {
-    /// Where the agent learns what it serves; absent only with `unprepare`.
-    pub source: Option<AgentSource>,
-    /// `--name`.
-    pub name: String,
-    /// What to do about the host's settings.
-    pub prepare: Prepare,
-    /// Take the program away when the agent ends.
-    pub detach_on_exit: bool,
-    /// Status lines on stdout are JSON.
-    pub json: bool,
-}
-
-/// Where an agent learns its VIPs and tunnel sources.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AgentSource {
-    /// `--config`: `[agent]` of this file.
-    File(PathBuf),
-    /// `--from`: a balancer.
-    Balancer {
-        /// `HOST`, `HOST:PORT` or a URL, as given.
-        address: String,
-        /// Interface of this host; absent: the one that the route to the balancer takes.
-        interface: Option<String>,
-    },
-    /// `--interface`, `--vip`, `--tunnel-source`.
-    Flags(config::Agent),
-}
-
-/// What `lb agent` does about the settings of a backend host (VIP on lo, ARP, reverse path, MTU).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prepare {
-    /// Neither: they are as the operator left them.
-    Leave,
-    /// Make them, then run.
-    Prepare,
-    /// Undo exactly what was made, then end.
-    Unprepare,
 }
 
 /// A valid configuration, every default written out, secrets hidden.
@@ -111,9 +70,9 @@ pub const HOOKS: Hooks = Hooks {
             detach_on_exit: options.detach_on_exit,
         })
     },
-    agent: |_| not_built_in("lb agent"),
-    agent_status: |_, _| not_built_in("lb agent status"),
-    agent_detach: |_| not_built_in("lb agent detach"),
+    agent: agent::run,
+    agent_status: agent::status,
+    agent_detach: agent::detach,
     detach: crate::daemon::detach,
     check,
 };
@@ -134,8 +93,4 @@ fn check(path: &Path) -> Result<Checked, Refused> {
         services: config.services.len(),
         backends: config.services.iter().map(|s| s.backends.len()).sum(),
     })
-}
-
-fn not_built_in<T>(what: &str) -> anyhow::Result<T> {
-    anyhow::bail!("{what} is not built into this binary")
 }

@@ -4,17 +4,21 @@
 //! rebuilds a service's Maglev table; a health event only hands on the slots of the member concerned (see `table`).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
 
+use lb_common::abi::slot;
+
 use super::{
     identity, maglev,
     model::{Hop, Member, Service, Snapshot},
+    rendezvous::Rendezvous,
+    settling::{Counts, Seconds, Settling},
     table,
 };
-use crate::config::{AdminState, Announce, Backend, Config, Seed, Service as ServiceConfig};
+use crate::config::{AdminState, Announce, Backend, Config, Seed, Service as ServiceConfig, Tracking};
 
 /// What is known of a backend besides its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,12 @@ pub struct Condition {
 
 /// `Condition::health` of a backend that takes traffic.
 pub const READY: u8 = 1;
+/// `Condition::health` of a backend that does not answer.
+pub const FAILED: u8 = 3;
+/// Longest settling time in seconds: half the range of the datapath's 14-bit clock, less a margin.
+const MAX_SETTLE: u16 = 7200;
+/// Seconds after the settling time until the index of a member that is gone may be given away.
+const INDEX_REST: Seconds = 60;
 
 /// Answers for the inputs that live elsewhere.
 pub trait View {
@@ -49,9 +59,27 @@ struct TableInput {
 /// A service's tables: by membership alone, and with health applied.
 #[derive(Clone, Debug)]
 struct Tables {
+    order: Arc<Rendezvous>,
     base: Arc<[u16]>,
     available: Vec<bool>,
     installed: Arc<[u16]>,
+}
+
+/// What is remembered of a service between snapshots.
+#[derive(Debug, Default)]
+struct ServiceState {
+    /// An index keeps its member as long as anything may refer to it.
+    places: Vec<Option<Place>>,
+    settling: Settling,
+    settle: u16,
+}
+
+/// Whose index this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    identity: u64,
+    /// Since when the member is not configured any more.
+    gone: Option<Seconds>,
 }
 
 /// Digests and shares of a service, for status and for comparing balancers.
@@ -69,8 +97,10 @@ pub struct TableReport {
 pub struct Desired {
     seed: Seed,
     scratch: maglev::Scratch,
-    /// Member indices by service identity: an index keeps its member.
-    indices: HashMap<u64, Vec<Option<u64>>>,
+    /// By service identity.
+    services: HashMap<u64, ServiceState>,
+    /// The datapath's clock.
+    now: Seconds,
     tables: HashMap<TableInput, Tables>,
 }
 
@@ -87,7 +117,13 @@ pub struct TableError {
 impl Desired {
     /// With this seed, remembering nothing.
     pub fn new(seed: Seed) -> Self {
-        Self { seed, scratch: maglev::Scratch::default(), indices: HashMap::new(), tables: HashMap::new() }
+        Self {
+            seed,
+            scratch: maglev::Scratch::default(),
+            services: HashMap::new(),
+            now: 0,
+            tables: HashMap::new(),
+        }
     }
 
     /// The seed.
@@ -95,16 +131,44 @@ impl Desired {
         &self.seed
     }
 
-    /// Goes on with the member indices of an earlier daemon.
-    pub fn adopt(&mut self, service: u64, members: impl Iterator<Item = (u64, u16)>) {
-        let list = self.indices.entry(service).or_default();
+    /// Tells the time: seconds of the datapath's clock, never backwards.
+    pub fn set_time(&mut self, now: Seconds) {
+        self.now = now;
+    }
+
+    /// Goes on with what an earlier daemon installed: member indices, and slots that were not settled.
+    pub fn adopt(
+        &mut self,
+        service: u64,
+        members: impl Iterator<Item = (u64, u16)>,
+        slots: &[u16],
+        meta: impl Fn(u32) -> u32,
+    ) {
+        let state = self.services.entry(service).or_default();
         for (identity, index) in members {
             let index = usize::from(index);
-            if list.len() <= index {
-                list.resize(index + 1, None);
+            if state.places.len() <= index {
+                state.places.resize(index + 1, None);
             }
-            list[index] = Some(identity);
+            state.places[index] = Some(Place { identity, gone: None });
         }
+        state.settling = Settling::adopt(slots, meta, self.now);
+    }
+
+    /// Moves slots on that have waited long enough; `stamp` is the time of the last exception of a slot of a service.
+    /// Says whether a new snapshot would differ.
+    pub fn settle(&mut self, stamp: impl Fn(u64, u32) -> u16) -> bool {
+        let now = self.now;
+        let mut changed = false;
+        for (identity, state) in &mut self.services {
+            changed |= state.settling.settle(state.settle, |slot| stamp(*identity, slot), now);
+        }
+        changed
+    }
+
+    /// Slots that are not settled, of a service.
+    pub fn counts(&self, service: u64) -> Counts {
+        self.services.get(&service).map(|state| state.settling.counts()).unwrap_or_default()
     }
 
     /// The snapshot for these inputs.
@@ -119,8 +183,8 @@ impl Desired {
         }
         // Tables that nothing uses any more are forgotten.
         self.tables = used;
-        let known: std::collections::HashSet<u64> = services.iter().map(|s| s.identity).collect();
-        self.indices.retain(|identity, _| known.contains(identity));
+        let known: HashSet<u64> = services.iter().map(|s| s.identity).collect();
+        self.services.retain(|identity, _| known.contains(identity));
         let mut snapshot = Snapshot {
             key: identity::key(&self.seed),
             announce: config.daemon.announce == Announce::Arp,
@@ -140,9 +204,11 @@ impl Desired {
         let identity = identity::service(&self.seed, &service.name);
         let backends: BTreeMap<u64, &Backend> =
             service.backends.iter().map(|b| (identity::member(&self.seed, b.address, b.port), b)).collect();
-        let list = self.indices.entry(identity).or_default();
-        assign(list, &backends);
-        let list = list.clone();
+        let settle = u16::try_from(service.settle.as_secs()).unwrap_or(u16::MAX).clamp(1, MAX_SETTLE);
+        let state = self.services.entry(identity).or_default();
+        state.settle = settle;
+        assign(state, &backends, self.now);
+        let list: Vec<Option<u64>> = state.places.iter().map(|p| p.map(|p| p.identity)).collect();
 
         let member = |id: &Option<u64>| {
             let (id, backend) = id.and_then(|id| Some((id, *backends.get(&id)?)))?;
@@ -151,6 +217,7 @@ impl Desired {
                 identity: id,
                 address: backend.address,
                 forward: service.forward,
+                alive: condition.health != FAILED && backend.state != AdminState::Down,
                 hop: view.hop(backend.address),
                 health: condition.health,
                 since: condition.since,
@@ -173,6 +240,10 @@ impl Desired {
         };
         let available: Vec<bool> = members.iter().zip(&list).map(available).collect();
         let tables = self.tables(&service.name, &input, available, used)?;
+        let tracked = service.tracking != Tracking::Never;
+        let now = self.now;
+        let state = self.services.entry(identity).or_default();
+        let issued = state.settling.issue(&tables.installed, tracked, now);
         Ok(Service {
             identity,
             addresses: service.addresses.clone(),
@@ -180,7 +251,10 @@ impl Desired {
             protocol: service.protocol,
             affinity: service.affinity,
             limit: service.limit.map(|l| l.anonymous),
-            table: tables.installed,
+            table: issued.slots,
+            old: issued.old,
+            tracking: service.tracking,
+            settle,
             members,
         })
     }
@@ -204,51 +278,73 @@ impl Desired {
             .iter()
             .map(|(identity, weight)| maglev::Member { identity: *identity, weight: *weight })
             .collect();
-        let base = match cached {
-            Some(tables) => tables.base.clone(),
-            None => maglev::build(&members, input.slots, &self.seed.0, &mut self.scratch)
-                .map(Arc::from)
-                .map_err(|e| TableError { service: name.into(), reason: e.to_string() })?,
+        let (order, base) = match cached {
+            Some(tables) => (Arc::clone(&tables.order), Arc::clone(&tables.base)),
+            None => {
+                let order = Rendezvous::new(&members, input.slots, &self.seed.0)
+                    .map_err(|e| TableError { service: name.into(), reason: e.to_string() })?;
+                let base = Arc::from(maglev::fill(&order, &mut self.scratch));
+                (Arc::new(order), base)
+            }
         };
-        let mut installed = Vec::new();
-        table::apply_health(&base, &members, &available, &self.seed.0, &mut installed);
-        let tables = Tables { base, available, installed: Arc::from(installed) };
+        let installed = if available.iter().all(|a| *a) {
+            Arc::clone(&base)
+        } else {
+            Arc::from(table::with_health(&order, &base, &available))
+        };
+        let tables = Tables { order, base, available, installed };
         used.insert(input.clone(), tables.clone());
         Ok(tables)
     }
 
     /// Digests and shares of a service of the last snapshot.
     pub fn report(&self, service: &Service) -> TableReport {
-        let base = self.tables.values().find(|t| Arc::ptr_eq(&t.installed, &service.table)).map(|t| &t.base);
+        let owners: Vec<u16> = service.table.iter().map(|value| value & slot::MEMBER).collect();
+        let base = self.tables.values().find(|t| *t.installed == *owners).map(|t| &t.base);
+        let identity = |owner: u16| {
+            service
+                .members
+                .get(usize::from(owner))
+                .and_then(|m| Some(m.as_ref()?.identity))
+                .unwrap_or_default()
+        };
         TableReport {
-            desired_digest: table::digest(base.unwrap_or(&service.table)),
-            installed_digest: table::digest(&service.table),
-            shares: table::shares(&service.table, service.members.len()),
+            desired_digest: table::digest(base.map_or(&owners[..], |base| &base[..]), identity),
+            installed_digest: table::digest(&owners, identity),
+            shares: table::shares(&owners, service.members.len()),
         }
     }
 }
 
-/// Members that left free their index; new ones take the lowest free, in the order of their identity, so that
-/// balancers that saw the same changes agree.
-fn assign(list: &mut Vec<Option<u64>>, backends: &BTreeMap<u64, &Backend>) {
-    for place in list.iter_mut() {
-        if place.is_some_and(|id| !backends.contains_key(&id)) {
-            *place = None;
+/// New members take the lowest free index, in the order of their identity, so that balancers that saw the same changes
+/// agree. A member that is gone keeps its index until no slot and no flow can refer to it.
+fn assign(state: &mut ServiceState, backends: &BTreeMap<u64, &Backend>, now: Seconds) {
+    let rest = Seconds::from(state.settle) + INDEX_REST;
+    for index in 0..state.places.len() {
+        let Some(place) = state.places[index].as_mut() else { continue };
+        if backends.contains_key(&place.identity) {
+            place.gone = None;
+            continue;
+        }
+        let gone = *place.gone.get_or_insert(now);
+        let referred = u16::try_from(index).is_ok_and(|index| state.settling.refers_to(index));
+        if now.saturating_sub(gone) > rest && !referred {
+            state.places[index] = None;
         }
     }
-    while list.last() == Some(&None) {
-        list.pop();
+    while state.places.last() == Some(&None) {
+        state.places.pop();
     }
-    let held: std::collections::HashSet<u64> = list.iter().flatten().copied().collect();
+    let held: HashSet<u64> = state.places.iter().flatten().map(|p| p.identity).collect();
     let mut from = 0;
-    for id in backends.keys().filter(|id| !held.contains(id)) {
-        while list.get(from).is_some_and(Option::is_some) {
+    for identity in backends.keys().filter(|id| !held.contains(id)) {
+        while state.places.get(from).is_some_and(Option::is_some) {
             from += 1;
         }
-        if from < list.len() {
-            list[from] = Some(*id);
-        } else {
-            list.push(Some(*id));
+        let place = Some(Place { identity: *identity, gone: None });
+        match state.places.get_mut(from) {
+            Some(free) => *free = place,
+            None => state.places.push(place),
         }
     }
 }

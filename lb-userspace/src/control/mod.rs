@@ -1,9 +1,13 @@
 //! What should be in the datapath: from configuration, health and next hops to a snapshot that can be installed.
 
+mod arith;
 pub mod desired;
 pub mod identity;
 pub mod maglev;
 pub mod model;
 pub mod prime;
+mod race;
 pub mod rendezvous;
+pub mod settling;
+mod share;
 pub mod table;

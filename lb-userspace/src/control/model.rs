@@ -1,8 +1,8 @@
 //! A snapshot: everything one generation of the datapath holds, and nothing of how it is stored.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use crate::config::{Affinity, Forward, Ports, Protocol, Rate};
+use crate::config::{Affinity, Forward, Ports, Protocol, Rate, Tracking};
 
 /// Everything that one generation holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,9 +32,15 @@ pub struct Service {
     pub affinity: Affinity,
     /// Rate per source; absent = unlimited.
     pub limit: Option<Rate>,
-    /// Owner of each slot, with health applied: an index into `members`, or `lb_common::abi::slot::EMPTY`. Services
-    /// that hold the same `Arc` share one table in the kernel.
+    /// Owner of each slot with health applied (an index into `members`, or `lb_common::abi::slot::EMPTY`) and its
+    /// state. Services that hold the same `Arc` share one table in the kernel.
     pub table: Arc<[u16]>,
+    /// Slot → old owner, for every slot of `table` that is not settled.
+    pub old: Arc<BTreeMap<u32, u16>>,
+    /// When flows are remembered.
+    pub tracking: Tracking,
+    /// Settling time in seconds, 1 to 7,200.
+    pub settle: u16,
     /// Members by their index. An index keeps its member as long as the member exists; `None` is a free index.
     pub members: Vec<Option<Member>>,
 }
@@ -48,6 +54,8 @@ pub struct Member {
     pub address: IpAddr,
     /// How packets go.
     pub forward: Forward,
+    /// Whether flows that were there before may still go there: not failed, not down.
+    pub alive: bool,
     /// The way there; `None` while it is not known.
     pub hop: Option<Hop>,
     /// Health, as `lb_common::abi::BackendInfo::health` has it.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use aya::Ebpf;
+use lb_common::abi::slot;
 use log::{error, info, warn};
 
 use super::hops;
@@ -19,7 +20,7 @@ use crate::{
         desired::{Condition, Desired, View},
         model::{self, Hop, Snapshot},
     },
-    dataplane::{self, Adopted, Attachment, Installer, Pins},
+    dataplane::{self, Adopted, Attachment, Clock, Installer, Pins, Swept},
     health::{Checker, HealthState, Status, Target, TargetKey},
     net::{
         links::Inventory,
@@ -40,6 +41,9 @@ pub(super) struct Core {
     pub(super) installer: Installer,
     pub(super) ebpf: Ebpf,
     pub(super) pins: Pins,
+    pub(super) clock: Clock,
+    /// What the last sweep of the flow table found.
+    pub(super) swept: Swept,
     pub(super) generation: u32,
     /// What is in force.
     pub(super) snapshot: Snapshot,
@@ -187,8 +191,28 @@ impl Core {
         }
     }
 
+    /// Tells tables and installer the time of the datapath.
+    pub(super) fn set_time(&mut self) {
+        let now = self.clock.seconds(monotonic_nanoseconds());
+        self.desired.set_time(now);
+        self.installer.set_time(now);
+    }
+
+    /// What time alone changes: slots settle, flows that nothing was seen of are forgotten.
+    pub(super) fn tick(&mut self) {
+        self.set_time();
+        let installer = &self.installer;
+        if self.desired.settle(|service, slot| installer.stamp(service, slot)) {
+            self.refresh();
+        }
+        let longest = self.config.services.iter().map(|s| s.settle.as_secs()).max().unwrap_or(1);
+        let longest = u16::try_from(longest).unwrap_or(u16::MAX);
+        self.swept = tokio::task::block_in_place(|| self.installer.sweep_flows(longest));
+    }
+
     /// Builds and installs; says whether anything changed.
     fn install(&mut self, config: &Config) -> anyhow::Result<(bool, Moved)> {
+        self.set_time();
         let view = CoreView {
             health: &self.health,
             joining: &self.joining,
@@ -236,6 +260,12 @@ fn health_state(number: u8) -> Option<HealthState> {
         3 => Some(HealthState::Failed),
         _ => None,
     }
+}
+
+/// `CLOCK_MONOTONIC`, which the datapath's fine clock shows.
+pub(super) fn monotonic_nanoseconds() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {
@@ -335,7 +365,8 @@ fn moved(old: &Snapshot, new: &Snapshot) -> Moved {
             sum.slots += service.table.len() as u64;
             continue;
         }
-        let owner = |s: &model::Service, slot: u16| {
+        let owner = |s: &model::Service, value: u16| {
+            let slot = value & slot::MEMBER;
             s.members.get(usize::from(slot)).and_then(|m| Some(m.as_ref()?.identity))
         };
         let pairs = previous.table.iter().zip(service.table.iter());

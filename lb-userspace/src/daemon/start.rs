@@ -16,12 +16,12 @@ use log::{info, warn};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use super::{
     Options,
-    core::{Core, Health, addresses, adopted_health, check_vips, targets},
+    core::{Core, Health, addresses, adopted_health, check_vips, monotonic_nanoseconds, targets},
     handle::{Handle, JOBS, Job},
     lock::{InstanceLock, socket_path},
     seed,
@@ -30,7 +30,7 @@ use crate::{
     api::{TcpServer, UnixServer, types::Timestamp},
     config::{Announce, Config, Digest, read_text},
     control::desired::Desired,
-    dataplane::{self, Adopted, Attachment, Capacity, Grace, Installer, Pins},
+    dataplane::{self, Adopted, Attachment, Capacity, Grace, Installer, Pins, Swept},
     health::{Checker, Event, HealthState, TargetKey},
     net::{
         Netlink, announce,
@@ -42,6 +42,8 @@ use crate::{
 
 /// Beyond the longest timeout, for the first round of checks.
 const FIRST_ROUND_GRACE: Duration = Duration::from_secs(1);
+/// Between two looks at what settles and what can be forgotten.
+const TICK: Duration = Duration::from_secs(5);
 /// For the neighbours to answer at start.
 const FIRST_ROUTES: Duration = Duration::from_millis(1500);
 
@@ -125,8 +127,12 @@ impl Started {
         let loaded = dataplane::load(Some(pins), &Capacity::for_config(&config))?;
         let mut desired = Desired::new(seed);
         let (installer, adopted) = open_installer(loaded.adopted, loaded.memory, loaded.clock)?;
+        desired.set_time(loaded.clock.seconds(monotonic_nanoseconds()));
         for (identity, service) in &adopted.services {
-            desired.adopt(*identity, service.members.iter().map(|(id, m)| (*id, m.index)));
+            let members = service.members.iter().map(|(id, m)| (*id, m.index));
+            desired.adopt(*identity, members, &service.slots, |slot| {
+                service.meta.get(&slot).copied().unwrap_or_default()
+            });
         }
 
         let (resolver, mut routes) = Resolver::start().await?;
@@ -149,6 +155,8 @@ impl Started {
             installer,
             ebpf: loaded.ebpf,
             pins: pins.clone(),
+            clock: loaded.clock,
+            swept: Swept::default(),
             generation: 0,
             snapshot: Default::default(),
             checker,
@@ -185,6 +193,8 @@ impl Started {
             servers.push(tokio::spawn(tcp.serve(handle.clone(), ended(&end))));
         }
         drop(handle);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
 
         loop {
@@ -195,6 +205,7 @@ impl Started {
                         warn!("SIGHUP: {}", error.detail);
                     }
                 }
+                _ = ticks.tick() => self.core.tick(),
                 Some(job) = queue.recv() => job(&mut self.core),
                 Some(event) = self.health.recv() => self.take_health(event),
                 Ok(()) = self.routes.changed() => {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lb_common::abi::{ABI_VERSION, Counter};
+use lb_common::abi::{ABI_VERSION, BUCKET_ENTRIES, Counter, slot};
 
 use super::core::Core;
 use crate::{
@@ -38,7 +38,11 @@ impl Core {
             interfaces: self.attachments.iter().map(interface).collect(),
             services,
             reasons: reasons.into_iter().map(|(reason, n)| (reason.name().to_owned(), n)).collect(),
-            flow_table: FlowTable::default(),
+            flow_table: FlowTable {
+                capacity: u64::from(capacity.flow_buckets) * BUCKET_ENTRIES as u64,
+                used: self.swept.used,
+                ..FlowTable::default()
+            },
             memory_bytes: capacity.bytes(aya::util::nr_cpus().map_or(1, |n| n as u32)),
             warnings: self.warnings(),
         })
@@ -70,6 +74,7 @@ impl Core {
         let id = identity::service(self.desired.seed(), &service.name);
         let model = installed.get(&id).copied();
         let report = model.map(|m| self.desired.report(m));
+        let counts = self.desired.counts(id);
         let backends: Vec<BackendStatus> = service
             .backends
             .iter()
@@ -93,8 +98,8 @@ impl Core {
             desired_digest: report.as_ref().map(|r| r.desired_digest.clone()).unwrap_or_default(),
             installed_digest: report.map(|r| r.installed_digest).unwrap_or_default(),
             slots: service.table_slots,
-            unsettled: 0,
-            exceptions: 0,
+            unsettled: counts.unsettled,
+            exceptions: counts.exceptions,
             packets: backends.iter().map(|b| b.packets).sum(),
             bytes: backends.iter().map(|b| b.bytes).sum(),
             limit: service.limit.map(|l| l.anonymous),
@@ -149,7 +154,7 @@ impl Core {
             ));
         }
         for service in &self.snapshot.services {
-            if service.table.first() == Some(&lb_common::abi::slot::EMPTY) {
+            if service.table.first().is_some_and(|value| value & slot::MEMBER == slot::EMPTY) {
                 let name = self
                     .config
                     .services

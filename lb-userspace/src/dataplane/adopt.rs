@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::abi::BackendInfo;
+use lb_common::abi::{BackendInfo, slot};
 
 use super::{
     extent::{Arena, Extent},
@@ -27,8 +27,10 @@ pub struct AdoptedMember {
 /// A service as the maps have it.
 #[derive(Clone, Debug)]
 pub struct AdoptedService {
-    /// The installed table.
+    /// The installed table: owners with states.
     pub slots: Arc<[u16]>,
+    /// `SLOT_META` of slots that are not settled, by slot.
+    pub meta: HashMap<u32, u32>,
     /// Members by identity.
     pub members: HashMap<u64, AdoptedMember>,
     pub(super) number: u32,
@@ -66,6 +68,11 @@ impl Adopted {
             let table = Extent { start: record.table_base, length: record.table_slots };
             let extent = Extent { start: record.backend_base, length: record.backend_count };
             let Some(slots) = range(memory.slots.as_slots(), table) else { continue };
+            let meta = (0u32..)
+                .zip(slots)
+                .filter(|(_, value)| *value & slot::STATE != slot::SETTLED)
+                .filter_map(|(i, _)| Some((i, memory.slot_meta.word((table.start + i) as usize)?)))
+                .collect();
             let slots = seen.entry(table).or_insert_with(|| Arc::from(slots)).clone();
             let Some(infos) = range(memory.backend_info.as_slice(), extent) else { continue };
             let Some(records) = range(memory.backends.as_slice(), extent) else { continue };
@@ -77,7 +84,7 @@ impl Adopted {
                 ))
             };
             let members = infos.iter().zip(records).enumerate().filter_map(member).collect();
-            services.insert(info.identity, AdoptedService { slots, members, number, table, extent });
+            services.insert(info.identity, AdoptedService { slots, meta, members, number, table, extent });
         }
         let control = memory.control.get(0).unwrap_or_default();
         Self { services, key: Some(globals.key), desired_digest: control.desired_digest }

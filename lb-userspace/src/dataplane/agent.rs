@@ -30,6 +30,9 @@ const SPECS: [Spec; 4] = [
 /// VIPs that fit unless more are wanted when the map is made; a quarter is room to grow.
 const VIPS: usize = 4096;
 
+/// Length and first address, in the order of the wire, of each prefix of a trie.
+type Prefixes<const N: usize> = BTreeSet<(u8, [u8; N])>;
+
 /// The agent's program, loaded, and its maps.
 pub struct AgentMaps {
     ebpf: Ebpf,
@@ -118,7 +121,7 @@ impl AgentMaps {
     fn update_sources<const N: usize>(
         &mut self,
         name: &'static str,
-        wanted: &BTreeSet<(u8, [u8; N])>,
+        wanted: &Prefixes<N>,
         step: Step,
     ) -> Result<bool, DataplaneError>
     where
@@ -209,10 +212,7 @@ fn pinned(pins: &Pins, name: &'static str) -> Result<Map, DataplaneError> {
     MapData::from_pin(pins.map(name)).and_then(Map::from_map_data).map_err(error(name))
 }
 
-fn pinned_prefixes<const N: usize>(
-    pins: &Pins,
-    name: &'static str,
-) -> Result<BTreeSet<(u8, [u8; N])>, DataplaneError>
+fn pinned_prefixes<const N: usize>(pins: &Pins, name: &'static str) -> Result<Prefixes<N>, DataplaneError>
 where
     [u8; N]: Pod,
 {
@@ -222,7 +222,7 @@ where
 
 fn prefixes<T: Borrow<MapData>, const N: usize>(
     trie: &LpmTrie<T, [u8; N], u32>,
-) -> Result<BTreeSet<(u8, [u8; N])>, MapError>
+) -> Result<Prefixes<N>, MapError>
 where
     [u8; N]: Pod,
 {
@@ -247,7 +247,7 @@ fn address(key: [u8; 16]) -> IpAddr {
 }
 
 /// Length and first address of each prefix, by family.
-fn keys(sources: &BTreeSet<IpNet>) -> (BTreeSet<(u8, [u8; 4])>, BTreeSet<(u8, [u8; 16])>) {
+fn keys(sources: &BTreeSet<IpNet>) -> (Prefixes<4>, Prefixes<16>) {
     let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
     for source in sources {
         match source.trunc() {

@@ -21,6 +21,9 @@ impl Word for HostWord {
     fn load(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+    fn store(&self, new: u64) {
+        self.0.store(new, Ordering::Relaxed);
+    }
     fn replace(&self, old: u64, new: u64) -> bool {
         self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
@@ -65,6 +68,23 @@ impl Tables for HostTables<'_> {
     }
     fn slots(&self, index: u32) -> Option<u64> {
         self.memory.slots.get(index as usize)
+    }
+    fn slot_meta(&self, index: u32) -> Option<u32> {
+        let two = self.memory.slot_meta.get((index >> 1) as usize)?;
+        Some((two >> ((index & 1) * 32)) as u32)
+    }
+    fn stamp_slot(&self, index: u32, time: u16) {
+        let Some(two) = self.memory.slot_meta.as_slice().get((index >> 1) as usize) else { return };
+        // SAFETY: an aligned word of ours; programs on the host run one after the other.
+        let word = unsafe { AtomicU64::from_ptr(std::ptr::from_ref(two).cast_mut()) };
+        let shift = (index & 1) * 32 + 16;
+        let value = word.load(Ordering::Relaxed);
+        word.store(value & !(0xffff << shift) | u64::from(time) << shift, Ordering::Relaxed);
+    }
+    fn flow_bucket(&self, index: u32) -> Option<&[HostWord; BUCKET_ENTRIES]> {
+        let bucket = self.memory.flows.as_slice().get(index as usize)?;
+        // SAFETY: as in `limit_bucket`.
+        Some(unsafe { &*std::ptr::from_ref(bucket).cast() })
     }
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.memory.backends.as_slice().get(index as usize)

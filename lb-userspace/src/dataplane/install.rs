@@ -6,11 +6,14 @@
 //! unreachable is reused only after an RCU grace period.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
-use lb_common::abi::{ABI_VERSION, Control, Globals, Service, ServiceInfo, globals_flags, service_flags};
+use lb_common::{
+    abi::{ABI_VERSION, Control, Globals, Service, ServiceInfo, globals_flags, service_flags, slot},
+    datapath::track::{entry, meta},
+};
 
 use super::{
     DataplaneError,
@@ -20,8 +23,12 @@ use super::{
     lookup_tables::Keys,
     memory::{Clock, Memory},
     records,
+    sweep::{self, Swept},
 };
-use crate::control::model;
+use crate::control::{
+    model,
+    settling::{Seconds, never},
+};
 
 /// A snapshot that does not fit, or that contradicts itself. Nothing was changed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -79,6 +86,10 @@ pub struct Installer {
     keys: Keys,
     /// Freed by the last switch: programs may still look at them.
     leaving: Vec<(Kind, Extent)>,
+    /// Tables that were replaced by the last switch, with the ones that replaced them.
+    replaced: Vec<(Extent, Extent)>,
+    /// Seconds of the datapath's clock.
+    now: Seconds,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +125,8 @@ impl Installer {
             installed: HashMap::new(),
             keys: Keys::default(),
             leaving: Vec::new(),
+            replaced: Vec::new(),
+            now: 0,
         }
     }
 
@@ -160,6 +173,25 @@ impl Installer {
     /// Counter of a member, if it is installed.
     pub fn counter(&self, service: u64, member: u64) -> Option<u32> {
         self.installed.get(&service)?.counters.get(&member).copied()
+    }
+
+    /// Tells the time: seconds of the datapath's clock.
+    pub fn set_time(&mut self, now: Seconds) {
+        self.now = now;
+    }
+
+    /// Time of the last exception of a slot of a service, as the datapath has it.
+    pub fn stamp(&self, service: u64, slot: u32) -> u16 {
+        let meta = self
+            .installed
+            .get(&service)
+            .and_then(|i| self.memory.slot_meta.word((i.table.start + slot) as usize));
+        meta.map_or_else(|| never(self.now), meta::stamp)
+    }
+
+    /// Removes flows that were not seen for `longest` seconds, and counts the others.
+    pub fn sweep_flows(&self, longest: u16) -> Swept {
+        sweep::sweep(&self.memory.flows, longest, self.now as u16 & entry::TIME)
     }
 
     /// Slots and member records in use, for status.
@@ -254,8 +286,27 @@ impl Installer {
     /// After this no program looks at what the last switch replaced.
     fn finish_last_switch(&mut self) {
         self.grace.wait();
+        for (old, new) in std::mem::take(&mut self.replaced) {
+            self.merge_stamps(old, new);
+        }
         for (kind, extent) in std::mem::take(&mut self.leaving) {
             self.give_back(kind, extent);
+        }
+    }
+
+    /// A program that still saw the old table may have stamped a slot there after it was copied.
+    fn merge_stamps(&mut self, old: Extent, new: Extent) {
+        let now = self.now as u16 & entry::TIME;
+        for i in 0..new.length {
+            let (from, to) = ((old.start + i) as usize, (new.start + i) as usize);
+            if self.memory.slots.as_slots()[to] & slot::STATE == slot::SETTLED {
+                continue;
+            }
+            let words = self.memory.slot_meta.as_mut_words();
+            let (before, after) = (meta::stamp(words[from]), meta::stamp(words[to]));
+            if entry::age(before, now) < entry::age(after, now) {
+                words[to] = meta::new(meta::old(words[to]), before);
+            }
         }
     }
 
@@ -296,7 +347,9 @@ impl Installer {
             _ => match by_table.get(&service.table.as_ptr()) {
                 Some(extent) => *extent,
                 None => {
-                    let extent = self.write_table(&service.table)?;
+                    let before =
+                        old.as_ref().map(|o| o.table).filter(|t| t.length as usize == service.table.len());
+                    let extent = self.write_table(&service.table, &service.old, before)?;
                     fresh.push((Kind::Slots, extent));
                     done.tables += 1;
                     extent
@@ -336,13 +389,32 @@ impl Installer {
         })
     }
 
-    fn write_table(&mut self, table: &[u16]) -> Result<Extent, InstallError> {
+    /// Writes slots, and what belongs to those that are not settled; their stamps come from the table `before`.
+    fn write_table(
+        &mut self,
+        table: &[u16],
+        old: &BTreeMap<u32, u16>,
+        before: Option<Extent>,
+    ) -> Result<Extent, InstallError> {
         let capacity = self.slots.capacity();
         let wanted = u64::from(self.slots.used()) + table.len() as u64;
         let full = InstallError::Full { what: "slots", wanted, capacity: u64::from(capacity) };
         let extent = u32::try_from(table.len()).ok().and_then(|n| self.slots.allocate(n)).ok_or(full)?;
         let start = extent.start as usize;
         self.memory.slots.as_mut_slots()[start..start + table.len()].copy_from_slice(table);
+        for (index, owner) in old {
+            let at = |extent: Extent| (extent.start + index) as usize;
+            let was_settled = |at: usize| self.memory.slots.as_slots()[at] & slot::STATE == slot::SETTLED;
+            let stamp = before
+                .map(at)
+                .filter(|at| !was_settled(*at))
+                .and_then(|at| self.memory.slot_meta.word(at))
+                .map_or_else(|| never(self.now), meta::stamp);
+            self.memory.slot_meta.as_mut_words()[at(extent)] = meta::new(*owner, stamp);
+        }
+        if let Some(before) = before.filter(|_| !old.is_empty()) {
+            self.replaced.push((before, extent));
+        }
         Ok(extent)
     }
 
@@ -370,6 +442,8 @@ impl Installer {
             key: snapshot.key,
             flags: if snapshot.announce { globals_flags::ANNOUNCE } else { 0 },
             limit_mask: self.memory.capacity().limit_buckets - 1,
+            flow_mask: self.memory.capacity().flow_buckets - 1,
+            seconds_mult: self.clock.seconds_multiplier(),
             limit_time_mult: self.clock.multiplier(),
             limit_time_offset: self.clock.offset(),
             ..*old
@@ -400,6 +474,8 @@ impl Installer {
                 limit_cost,
                 limit_tolerance,
                 affinity: records::affinity(service.affinity),
+                settle: service.settle,
+                tracking: records::tracking(service.tracking),
                 flags: if fine { service_flags::LIMIT_FINE_CLOCK } else { 0 },
                 id: installed.number,
                 ..Service::default()

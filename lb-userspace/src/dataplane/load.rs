@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Every pinned map of the balancer.
-const SPECS: [Spec; 14] = [
+const SPECS: [Spec; 16] = [
     Spec::mapped(maps::CONTROL, size_of::<lb_common::abi::Control>()),
     Spec::mapped(maps::GLOBALS, size_of::<lb_common::abi::Globals>()),
     Spec::mapped(maps::VIPS4, 8),
@@ -28,6 +28,8 @@ const SPECS: [Spec; 14] = [
     Spec::mapped(maps::SERVICES, size_of::<lb_common::abi::Service>()),
     Spec::mapped(maps::SERVICE_INFO, size_of::<lb_common::abi::ServiceInfo>()),
     Spec::mapped(maps::SLOTS, 8),
+    Spec::mapped(maps::SLOT_META, 8),
+    Spec::mapped(maps::FLOWS, 64),
     Spec::mapped(maps::BACKENDS, size_of::<lb_common::abi::Backend>()),
     Spec::mapped(maps::BACKEND_INFO, size_of::<lb_common::abi::BackendInfo>()),
     Spec::mapped(maps::LIMITS, 64),
@@ -93,6 +95,7 @@ fn adopted_capacity(elements: &BTreeMap<&'static str, u32>) -> Capacity {
         slots: elements[maps::SLOTS] * 4,
         backends: elements[maps::BACKENDS],
         limit_buckets: elements[maps::LIMITS],
+        flow_buckets: elements[maps::FLOWS],
     }
 }
 
@@ -113,6 +116,8 @@ fn map_memory(ebpf: &Ebpf, capacity: &Capacity) -> Result<Memory, DataplaneError
         services: region(ebpf, maps::SERVICES, elements(maps::SERVICES))?,
         service_info: region(ebpf, maps::SERVICE_INFO, elements(maps::SERVICE_INFO))?,
         slots: region(ebpf, maps::SLOTS, elements(maps::SLOTS))?,
+        slot_meta: region(ebpf, maps::SLOT_META, elements(maps::SLOT_META))?,
+        flows: region(ebpf, maps::FLOWS, elements(maps::FLOWS))?,
         backends: region(ebpf, maps::BACKENDS, elements(maps::BACKENDS))?,
         backend_info: region(ebpf, maps::BACKEND_INFO, elements(maps::BACKEND_INFO))?,
         limits: region(ebpf, maps::LIMITS, elements(maps::LIMITS))?,

@@ -23,6 +23,8 @@ pub struct Capacity {
     pub backends: u32,
     /// Buckets of eight sources each; a power of two.
     pub limit_buckets: u32,
+    /// Buckets of eight flows each; a power of two.
+    pub flow_buckets: u32,
 }
 
 impl Capacity {
@@ -40,6 +42,7 @@ impl Capacity {
             slots: power_of_two(slots * 2, 1 << 20),
             backends: power_of_two(backends * 4, 1 << 12),
             limit_buckets: power_of_two(u64::from(config.daemon.limit_capacity) / BUCKET_ENTRIES as u64, 1),
+            flow_buckets: power_of_two(u64::from(config.daemon.flow_capacity) / BUCKET_ENTRIES as u64, 1),
         }
     }
 
@@ -52,7 +55,9 @@ impl Capacity {
             maps::SERVICES | maps::SERVICE_INFO => self.services * 2,
             maps::SLOTS => self.slots / 4,
             maps::BACKENDS | maps::BACKEND_INFO | maps::COUNTERS => self.backends,
+            maps::SLOT_META => self.slots / 2,
             maps::LIMITS => self.limit_buckets,
+            maps::FLOWS => self.flow_buckets,
             _ => return None,
         })
     }
@@ -63,9 +68,10 @@ impl Capacity {
         n(self.vip_cells * 2, 8 + size_of::<Vip6>())
             + n(self.port_cells * 2, 8)
             + n(self.services * 2, size_of::<Service>() + size_of::<ServiceInfo>())
-            + n(self.slots, 2)
+            + n(self.slots, 2 + 4)
             + n(self.backends, size_of::<Backend>() + size_of::<BackendInfo>() + 16 * cpus as usize)
             + n(self.limit_buckets, 8 * BUCKET_ENTRIES)
+            + n(self.flow_buckets, 8 * BUCKET_ENTRIES)
     }
 }
 
@@ -100,6 +106,10 @@ pub struct Memory {
     pub service_info: Region<ServiceInfo>,
     /// `SLOTS`.
     pub slots: Region<u64>,
+    /// `SLOT_META`.
+    pub slot_meta: Region<u64>,
+    /// `FLOWS`.
+    pub flows: Region<[u64; BUCKET_ENTRIES]>,
     /// `BACKENDS`.
     pub backends: Region<Backend>,
     /// `BACKEND_INFO`.
@@ -121,6 +131,8 @@ impl Memory {
             services: Region::heap(n(capacity.services) * 2),
             service_info: Region::heap(n(capacity.services) * 2),
             slots: Region::heap(n(capacity.slots) / 4),
+            slot_meta: Region::heap(n(capacity.slots) / 2),
+            flows: Region::heap(n(capacity.flow_buckets)),
             backends: Region::heap(n(capacity.backends)),
             backend_info: Region::heap(n(capacity.backends)),
             limits: Region::heap(n(capacity.limit_buckets)),
@@ -137,6 +149,7 @@ impl Memory {
             slots: n(self.slots.len() * 4),
             backends: n(self.backends.len()),
             limit_buckets: n(self.limits.len()),
+            flow_buckets: n(self.flows.len()),
         }
     }
 
@@ -167,6 +180,18 @@ impl Clock {
     /// `Globals::limit_time_mult`.
     pub fn multiplier(&self) -> u32 {
         ((self.units_per_second() << limit::MULT_BITS) / 1_000_000_000) as u32
+    }
+
+    /// `Globals::seconds_mult`: seconds per tick, scaled by 2^32.
+    pub fn seconds_multiplier(&self) -> u32 {
+        ((1u64 << 32) / u64::from(self.ticks_per_second.max(2))) as u32
+    }
+
+    /// The datapath's seconds when `CLOCK_MONOTONIC` shows this; not reduced to 14 bits.
+    pub fn seconds(&self, nanoseconds: u64) -> u64 {
+        let passed = u128::from(nanoseconds.saturating_sub(self.nanoseconds));
+        let jiffies = u128::from(self.jiffies) + passed * u128::from(self.ticks_per_second) / 1_000_000_000;
+        ((jiffies * u128::from(self.seconds_multiplier())) >> 32) as u64
     }
 
     /// `Globals::limit_time_offset`: makes both clocks agree at the moment they were read together.

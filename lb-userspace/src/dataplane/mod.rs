@@ -14,10 +14,13 @@ mod load;
 mod lock;
 mod lookup_tables;
 mod memory;
+#[cfg(test)]
+mod oracle;
 mod pins;
 mod records;
 mod region;
 mod spec;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +37,7 @@ pub use lock::InstanceLock;
 pub use memory::{Capacity, Clock, Memory};
 pub use pins::{Pins, Removed};
 pub use region::Region;
+pub use sweep::Swept;
 
 /// The balancer's program and maps.
 pub static BALANCER_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer"));

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use lb_common::{
-    abi::{self, BackendInfo, affinity, backend_flags, forward},
+    abi::{self, BackendInfo, affinity, backend_flags, forward, tracking},
     datapath::limit,
     wire::checksum,
 };
 
 use super::memory::Clock;
 use crate::{
-    config::{Affinity, Forward, Rate},
+    config::{Affinity, Forward, Rate, Tracking},
     control::model::Member,
 };
 
@@ -38,6 +38,9 @@ pub(super) fn backend(member: Option<&Member>, counter: u32) -> abi::Backend {
     };
     let mut record =
         abi::Backend { address: words(member.address), forward: mode, counter, ..Default::default() };
+    if member.alive {
+        record.flags |= backend_flags::ALIVE;
+    }
     if let Some(hop) = member.hop {
         let mut macs = [0; 12];
         macs[..6].copy_from_slice(&hop.dmac);
@@ -47,7 +50,7 @@ pub(super) fn backend(member: Option<&Member>, counter: u32) -> abi::Backend {
         record.source = words(hop.source);
         record.ifindex = hop.ifindex;
         record.mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
-        record.flags = backend_flags::RESOLVED;
+        record.flags |= backend_flags::RESOLVED;
         record.outer_sum = outer_sum(hop.source, member.address);
     }
     record
@@ -76,6 +79,15 @@ pub(super) fn affinity(affinity: Affinity) -> u8 {
         Affinity::Addresses => affinity::ADDRESSES,
         Affinity::Source => affinity::SOURCE,
         Affinity::Flow => affinity::FLOW,
+    }
+}
+
+/// `Service::tracking`.
+pub(super) fn tracking(tracking: Tracking) -> u8 {
+    match tracking {
+        Tracking::Changes => tracking::CHANGES,
+        Tracking::Always => tracking::ALWAYS,
+        Tracking::Never => tracking::NEVER,
     }
 }
 

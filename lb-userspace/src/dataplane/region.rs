@@ -114,6 +114,20 @@ impl Region<u64> {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.length * 4) }
     }
 
+    /// The cells as 32-bit words, the first of a cell in its low half.
+    pub fn as_mut_words(&mut self) -> &mut [u32] {
+        // SAFETY: two `u32` fill one `u64`; see `as_mut_slice` for the rest. The datapath writes stamps into words that
+        // are in force; user space reads those one by one and writes them only to merge two stamps.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.length * 2) }
+    }
+
+    /// One of the 32-bit words.
+    pub fn word(&self, index: usize) -> Option<u32> {
+        // SAFETY: in range; the datapath may write at the same time, hence volatile.
+        (index < self.length * 2)
+            .then(|| unsafe { self.start.as_ptr().cast::<u32>().add(index).read_volatile() })
+    }
+
     /// The cells as 16-bit slots, for reading.
     pub fn as_slots(&self) -> &[u16] {
         // SAFETY: as above.

@@ -10,19 +10,27 @@ use proptest::prelude::*;
 
 use super::{Capacity, Clock, Grace, HostPacket, HostTables, InstallError, Installer, Memory};
 use crate::{
-    config::{Affinity, Forward, Ports, Protocol},
+    config::{Affinity, Forward, Ports, Protocol, Tracking},
     control::model::{Hop, Member, Service, Snapshot},
 };
 
 const CLOCK: Clock = Clock { ticks_per_second: 250, jiffies: 0, nanoseconds: 0 };
-const CAPACITY: Capacity =
-    Capacity { vip_cells: 64, port_cells: 256, services: 32, slots: 4096, backends: 256, limit_buckets: 16 };
+const CAPACITY: Capacity = Capacity {
+    vip_cells: 64,
+    port_cells: 256,
+    services: 32,
+    slots: 4096,
+    backends: 256,
+    limit_buckets: 16,
+    flow_buckets: 16,
+};
 
 fn member(n: u8) -> Member {
     Member {
         identity: u64::from(n) + 1,
         address: IpAddr::from([198, 51, 100, n]),
         forward: Forward::L2,
+        alive: true,
         hop: Some(Hop {
             ifindex: 1,
             dmac: [2, 0, 0, 0, 0, n],
@@ -46,6 +54,9 @@ fn service(n: u8, members: &[u8], slots: usize) -> Service {
         affinity: Affinity::Addresses,
         limit: None,
         table: Arc::from(table),
+        old: Arc::default(),
+        tracking: Tracking::Changes,
+        settle: 900,
         members: members.iter().map(|m| Some(member(*m))).collect(),
     }
 }

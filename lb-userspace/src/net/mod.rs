@@ -5,10 +5,11 @@
 //! notifications out:
 //! [`links`] (interfaces and local addresses, followed live), [`nexthop`] (backend address → interface and MAC
 //! addresses, followed live), [`announce`] (gratuitous ARP and neighbour advertisements for VIPs), [`xdp_state`]
-//! (programs attached now).
+//! (programs attached now), [`host`] (what the agent changes on a backend host).
 
 pub mod announce;
 mod error;
+pub mod host;
 pub mod links;
 mod netlink;
 pub mod nexthop;
@@ -16,7 +17,7 @@ pub mod nexthop;
 mod root_tests;
 mod route;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod xdp_state;
 
 pub use error::NetError;

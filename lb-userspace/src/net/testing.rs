@@ -33,11 +33,11 @@ use super::{
 /// Longest life of a test: far above what any needs, so that only a hang meets it.
 const TEST_TIME: Duration = Duration::from_secs(60);
 /// Longest wait for one condition.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs `test` in a network namespace of its own, on a thread of its own that ends with it. Without root the test is
 /// skipped, aloud; with `LB_REQUIRE_ROOT` in the environment it fails instead.
-pub(super) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         assert!(
             std::env::var_os("LB_REQUIRE_ROOT").is_none(),
@@ -69,20 +69,20 @@ pub(super) fn stay_on_one_cpu() {
 }
 
 /// The namespace of the test's thread ("ours") and another one.
-pub(super) struct TestNet {
-    pub(super) ours: Side,
-    pub(super) peer: Side,
+pub(crate) struct TestNet {
+    pub(crate) ours: Side,
+    pub(crate) peer: Side,
 }
 
 /// One namespace.
-pub(super) struct Side {
+pub(crate) struct Side {
     namespace: File,
-    pub(super) netlink: Netlink,
+    pub(crate) netlink: Netlink,
 }
 
 impl TestNet {
     /// Makes the second namespace and prepares both: no duplicate address detection.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ours = Side::of_this_thread();
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
         let peer = Side::of_this_thread();
@@ -93,7 +93,7 @@ impl TestNet {
 
     /// As [`TestNet::new`], with `lb0` here joined to `srv0` there, both up and with an address of each family:
     /// 198.51.100.1 and 2001:db8::1 here, .11 and ::11 there.
-    pub(super) async fn joined() -> Self {
+    pub(crate) async fn joined() -> Self {
         let net = Self::new();
         net.veth("lb0", "srv0").await;
         net.ours.address("lb0", "198.51.100.1/24").await;
@@ -104,7 +104,7 @@ impl TestNet {
     }
 
     /// Joins both by a veth pair, both ends ready to send and quick to notice changes of neighbours.
-    pub(super) async fn veth(&self, ours: &str, peer: &str) {
+    pub(crate) async fn veth(&self, ours: &str, peer: &str) {
         use std::os::fd::AsRawFd;
         let handle = self.ours.netlink.handle();
         handle.link().add(LinkVeth::new(ours, peer).build()).execute().await.expect("a veth pair");
@@ -121,7 +121,7 @@ impl TestNet {
     }
 
     /// Runs `work` inside the other namespace. Sockets made there stay there.
-    pub(super) fn in_peer<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn in_peer<T>(&self, work: impl FnOnce() -> T) -> T {
         self.peer.enter();
         let result = work();
         self.ours.enter();
@@ -140,15 +140,15 @@ impl Side {
         setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("back into a network namespace");
     }
 
-    pub(super) async fn link(&self, name: &str) -> Link {
+    pub(crate) async fn link(&self, name: &str) -> Link {
         Inventory::read(&self.netlink).await.unwrap().by_name(name).unwrap().clone()
     }
 
-    pub(super) async fn set(&self, message: LinkMessage) {
+    pub(crate) async fn set(&self, message: LinkMessage) {
         self.netlink.handle().link().set(message).execute().await.expect("set a link");
     }
 
-    pub(super) async fn up(&self, name: &str) {
+    pub(crate) async fn up(&self, name: &str) {
         self.set(LinkUnspec::new_with_name(name).up().build()).await;
     }
 
@@ -165,22 +165,28 @@ impl Side {
         while !changes.recv().await.unwrap().iter().any(running) {}
     }
 
-    pub(super) async fn down(&self, name: &str) {
+    pub(crate) async fn down(&self, name: &str) {
         self.set(LinkUnspec::new_with_name(name).down().build()).await;
     }
 
-    pub(super) async fn mac(&self, name: &str, mac: Mac) {
+    /// Deletes an interface.
+    pub(crate) async fn delete(&self, name: &str) {
+        let index = self.link(name).await.index;
+        self.netlink.handle().link().del(index).execute().await.expect("delete a link");
+    }
+
+    pub(crate) async fn mac(&self, name: &str, mac: Mac) {
         self.set(LinkUnspec::new_with_name(name).address(mac.to_vec()).build()).await;
     }
 
-    pub(super) async fn address(&self, name: &str, net: &str) {
+    pub(crate) async fn address(&self, name: &str, net: &str) {
         let (index, net) = (self.link(name).await.index, net.parse::<IpNet>().unwrap());
         let mut request = self.netlink.handle().address().add(index, net.addr(), net.prefix_len());
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         request.execute().await.expect("add an address");
     }
 
-    pub(super) async fn remove_address(&self, name: &str, net: &str) {
+    pub(crate) async fn remove_address(&self, name: &str, net: &str) {
         let (index, net) = (self.link(name).await.index, net.parse::<IpNet>().unwrap());
         let mut message = rtnetlink::packet_route::address::AddressMessage::default();
         message.header.index = index;
@@ -191,7 +197,7 @@ impl Side {
     }
 
     /// Adds a route; `shape` says where it leads.
-    pub(super) async fn route(
+    pub(crate) async fn route(
         &self,
         destination: &str,
         shape: impl FnOnce(&mut RouteMessage),
@@ -203,24 +209,24 @@ impl Side {
         message
     }
 
-    pub(super) async fn remove_route(&self, message: RouteMessage) {
+    pub(crate) async fn remove_route(&self, message: RouteMessage) {
         self.netlink.handle().route().del(message).execute().await.expect("remove a route");
     }
 
     /// Adds a neighbour in the given state.
-    pub(super) async fn neighbour(&self, name: &str, ip: &str, mac: Mac, state: NeighbourState) {
+    pub(crate) async fn neighbour(&self, name: &str, ip: &str, mac: Mac, state: NeighbourState) {
         let (index, ip) = (self.link(name).await.index, ip.parse().unwrap());
         let request = self.netlink.handle().neighbours().add(index, ip).state(state);
         request.link_layer_address(&mac).replace().execute().await.expect("add a neighbour");
     }
 
     /// Deletes a neighbour entry.
-    pub(super) async fn forget(&self, entry: NeighbourMessage) {
+    pub(crate) async fn forget(&self, entry: NeighbourMessage) {
         self.netlink.handle().neighbours().del(entry).execute().await.expect("delete a neighbour");
     }
 
     /// What the kernel has of a neighbour.
-    pub(super) async fn entry(&self, ip: &str) -> Option<NeighbourMessage> {
+    pub(crate) async fn entry(&self, ip: &str) -> Option<NeighbourMessage> {
         let ip = NeighbourAddress::from(ip.parse::<IpAddr>().unwrap());
         let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
         let entries: Vec<NeighbourMessage> = self
@@ -258,7 +264,7 @@ fn family(ip: IpAddr) -> rtnetlink::packet_route::AddressFamily {
 }
 
 /// A unicast route to `destination` that leads nowhere yet.
-pub(super) fn prefix(destination: &str) -> RouteMessage {
+pub(crate) fn prefix(destination: &str) -> RouteMessage {
     match destination.parse::<IpNet>().unwrap() {
         IpNet::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
             .destination_prefix(net.addr(), net.prefix_len())
@@ -270,7 +276,7 @@ pub(super) fn prefix(destination: &str) -> RouteMessage {
 }
 
 /// Shapes a route: through a router of the same family or, for IPv4, of IPv6.
-pub(super) fn via(gateway: &str) -> impl FnOnce(&mut RouteMessage) {
+pub(crate) fn via(gateway: &str) -> impl FnOnce(&mut RouteMessage) {
     use rtnetlink::packet_route::route::{RouteAttribute, RouteVia};
     let gateway: IpAddr = gateway.parse().unwrap();
     move |message| {
@@ -284,18 +290,18 @@ pub(super) fn via(gateway: &str) -> impl FnOnce(&mut RouteMessage) {
 }
 
 /// Shapes a route: of another type.
-pub(super) fn of_type(kind: RouteType) -> impl FnOnce(&mut RouteMessage) {
+pub(crate) fn of_type(kind: RouteType) -> impl FnOnce(&mut RouteMessage) {
     move |message| message.header.kind = kind
 }
 
 /// Shapes a route: through an interface.
-pub(super) fn through(index: u32) -> impl FnOnce(&mut RouteMessage) {
+pub(crate) fn through(index: u32) -> impl FnOnce(&mut RouteMessage) {
     use rtnetlink::packet_route::route::RouteAttribute;
     move |message| message.attributes.push(RouteAttribute::Oif(index))
 }
 
 /// Adds an MTU to a route.
-pub(super) fn mtu(message: &mut RouteMessage, mtu: u32) {
+pub(crate) fn mtu(message: &mut RouteMessage, mtu: u32) {
     use rtnetlink::packet_route::route::RouteAttribute;
     message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
 }

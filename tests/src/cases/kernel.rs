@@ -110,6 +110,8 @@ fn mapped_again(ebpf: &Ebpf) -> Result<Memory> {
         services: region(ebpf, maps::SERVICES, capacity.services * 2)?,
         service_info: region(ebpf, maps::SERVICE_INFO, capacity.services * 2)?,
         slots: region(ebpf, maps::SLOTS, capacity.slots / 4)?,
+        slot_meta: region(ebpf, maps::SLOT_META, capacity.slots / 2)?,
+        flows: region(ebpf, maps::FLOWS, capacity.flow_buckets)?,
         backends: region(ebpf, maps::BACKENDS, capacity.backends)?,
         backend_info: region(ebpf, maps::BACKEND_INFO, capacity.backends)?,
         limits: region(ebpf, maps::LIMITS, capacity.limit_buckets)?,

@@ -4,7 +4,7 @@ use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use lb_common::abi::{BackendInfo, slot};
 use lb_userspace::{
-    config::{Affinity, Forward, Ports, Protocol, Rate},
+    config::{Affinity, Forward, Ports, Protocol, Rate, Tracking},
     control::model::{Hop, Member, Service, Snapshot},
     dataplane::{Capacity, Memory},
 };
@@ -25,6 +25,7 @@ pub const CAPACITY: Capacity = Capacity {
     slots: 1 << 14,
     backends: 128,
     limit_buckets: 1,
+    flow_buckets: 1,
 };
 
 /// What a world is made of.
@@ -87,6 +88,9 @@ pub fn service(name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Servi
             affinity: Affinity::Addresses,
             limit: None,
             table: Arc::from([]),
+            old: Arc::default(),
+            tracking: Tracking::Changes,
+            settle: 900,
             members: Vec::new(),
         },
     }
@@ -159,6 +163,7 @@ fn member(name: &str, address: IpAddr, source: IpAddr, forward: Forward) -> Memb
         identity: identity(name),
         address,
         forward,
+        alive: true,
         hop: Some(Hop {
             ifindex: INGRESS,
             dmac: [0x02, 0xbb, 0, 0, a, b],

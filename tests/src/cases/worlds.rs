@@ -31,7 +31,7 @@ pub enum World {
     Unconfigured,
     /// Rate limits so slow that the time between two packets does not matter.
     Limited,
-    /// Rate limits of ten packets per second. Only on the host, where the clock stands still.
+    /// Rate limits of ten packets per second (one of 300). Only on the host, where the clock stands still.
     Refilling,
     /// Records that this version never writes.
     Broken,
@@ -129,7 +129,7 @@ fn nowhere() -> Vec<ServiceBuilder> {
     vec![
         service("nobody", NOBODY.both()).members([l2("x1")]).empty_slots(),
         service("tableless", TABLELESS.both()).members([l2("x2")]).no_slots(),
-        service("beyond", BEYOND.both()).members([l2("x3")]).every_slot(5),
+        service("beyond", BEYOND.both()).members([l2("x3")]).every_slot(1),
         service("hole", HOLE.both()).members([l2("x4")]).with_hole().every_slot(1),
         service("unresolved", UNRESOLVED.both()).members([l2("x5").unresolved()]),
     ]
@@ -138,12 +138,15 @@ fn nowhere() -> Vec<ServiceBuilder> {
 /// Ten packets per second: at 250 ticks, one every 25.
 const RATE: u32 = 10;
 
+/// One packet every 3.3 ms: less than a tick of 4 ms.
+const FAST: u32 = 300;
+
 fn limited() -> Vec<ServiceBuilder> {
     let both = |name, vip: super::cast::Pair| service(name, vip.both()).ports(Protocol::Both, &[80..=80]);
     vec![
         both("limited", LIMITED).limit(RATE, 3).members([l2("m1")]),
         both("limited-too", LIMITED_TOO).limit(RATE, 3).members([l2("m2")]),
-        both("single", SINGLE).limit(RATE, 1).members([l2("m3")]),
+        both("single", SINGLE).limit(FAST, 1).members([l2("m3")]),
         both("unlimited", UNLIMITED).members([l2("m4")]),
     ]
 }

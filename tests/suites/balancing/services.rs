@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
 use lb_tests::{
@@ -11,7 +11,7 @@ use lb_tests::{
     process::output_of,
     site::{LIMIT, Site},
     topology::World,
-    traffic::{Datagrams, LongLived, http_get},
+    traffic::{LongLived, http_get},
 };
 use lb_userspace::config::{Affinity, Forward, Protocol};
 
@@ -24,16 +24,6 @@ fn world() -> World {
 
 fn web(world: &World) -> LbConfig {
     LbConfig::web(world, world.vip4.into(), Forward::L2, false)
-}
-
-/// One datagram and its echo from each client address; who echoed.
-fn ask_by_udp(site: &Site, target: SocketAddr, clients: u16) -> BTreeMap<IpAddr, String> {
-    let client = site.world.client.ns.entry();
-    let ask = |source: IpAddr| {
-        let datagrams = Datagrams::open(&client, (source, 0).into(), target, LIMIT).unwrap();
-        (source, datagrams.ask(b"who is there?").unwrap())
-    };
-    World::sources_for(target.ip(), clients).into_iter().map(ask).collect()
 }
 
 fn counts(owners: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
@@ -54,9 +44,13 @@ fn udp() {
     config.services[0].protocol = Protocol::Udp;
     config.services[0].ports = Ports::Numbers(vec![7]);
     let site = Site::start(world, config).unwrap();
-    let first = ask_by_udp(&site, site.vip4(7), CLIENTS);
+    let first = site.owners_by_udp(CLIENTS, site.vip4(7)).unwrap();
     check::by_weight(&counts(first.values().cloned()), &equal()).unwrap();
-    assert_eq!(ask_by_udp(&site, site.vip4(7), CLIENTS), first, "every client address keeps its backend");
+    assert_eq!(
+        site.owners_by_udp(CLIENTS, site.vip4(7)).unwrap(),
+        first,
+        "every client address keeps its backend"
+    );
     assert_eq!(site.view().unwrap().dropped(), [].into());
 }
 
@@ -106,7 +100,7 @@ fn any_port_of_both_protocols_and_the_exact_port_wins() {
     let report = site.spread(300, CLIENTS, site.vip4(80)).unwrap();
     check::balanced(&report, 300, &NAMES).unwrap();
     let owners = report.owners();
-    assert_eq!(ask_by_udp(&site, site.vip4(7), CLIENTS), owners, "protocol and port do not matter");
+    assert_eq!(site.owners_by_udp(CLIENTS, site.vip4(7)).unwrap(), owners, "protocol and port do not matter");
     let report = site.spread(60, 60, site.vip4(8080)).unwrap();
     assert_eq!(report.per_backend(), [("b1".to_owned(), 60)].into());
 }

@@ -64,6 +64,12 @@ fn apart(f: Family) -> Vec<Case> {
             "limited/m1",
         )
         .after(flood()),
+        drops(
+            format!("{f}: the neighbour of a source over its limit has a limit too"),
+            one.clone().from(client(6).of(f)),
+            RateLimited,
+        )
+        .after(flood().into_iter().chain(times(&one.clone().from(client(6).of(f)), BURST))),
         sends(
             format!("{f}: a source over one service's limit has its own at another"),
             tcp(f, LIMITED_TOO, 80),
@@ -123,6 +129,8 @@ fn crowd() -> Vec<Case> {
     let eight = || (10..17).flat_map(|n| times(&from(n), 2)).chain([from(17)]);
     let rows = vec![
         sends("when a bucket is full a ninth source is let in", from(30), "limited/m1").after(eight()),
+        drops("a source that was let into a full bucket is limited as any other", from(30), RateLimited)
+            .after(eight().chain(times(&from(30), BURST))),
         drops(
             "when a bucket is full the source with the least debt goes, the others keep theirs",
             from(10),
@@ -137,23 +145,33 @@ fn crowd() -> Vec<Case> {
 
 /// Ten packets per second: one is free again every 100 ms.
 fn refill(f: Family) -> Vec<Case> {
-    let row = |name: &str, to: Pair, sent: usize, pause: u64, member: Option<&'static str>| {
+    let row = |name: &str, to: Pair, sent: usize, pause: Duration, member: Option<&'static str>| {
         let packet = tcp(f, to, 80);
         let case = match member {
             Some(member) => sends(format!("{f}: {name}"), packet.clone(), member),
             None => drops(format!("{f}: {name}"), packet.clone(), RateLimited),
         };
-        case.world(World::Refilling).after(times(&packet, sent)).later(Duration::from_millis(pause))
+        case.world(World::Refilling).after(times(&packet, sent)).later(pause)
     };
+    let (ms, us, hours) =
+        (Duration::from_millis, Duration::from_micros, |hours: u64| Duration::from_secs(hours * 3600));
+    let one = Some("limited/m1");
     vec![
-        row("a source over its limit has nothing back after 96 ms", LIMITED, 4, 96, None),
-        row("a source over its limit has one packet back after 100 ms", LIMITED, 4, 100, Some("limited/m1")),
-        row("refused packets cost nothing", LIMITED, 50, 100, Some("limited/m1")),
-        row("a burst of one refills by the fine clock, not before 100 ms", SINGLE, 2, 99, None),
-        row("a burst of one refills by the fine clock after 100 ms", SINGLE, 2, 101, Some("single/m3")),
-        row("an hour of silence is no debt", LIMITED, 4, 3_600_000, Some("limited/m1")),
+        row("a source over its limit has nothing back after 96 ms", LIMITED, 4, ms(96), None),
+        row("a source over its limit has one packet back after 100 ms", LIMITED, 4, ms(100), one),
+        row("refused packets cost nothing", LIMITED, 50, ms(100), one),
+        row("a burst of one has nothing back after 3.3 ms", SINGLE, 2, us(3300), None),
+        // The coarse clock still shows the tick of the first packet.
+        row(
+            "a burst of one has its packet back after 3.4 ms, within one tick",
+            SINGLE,
+            2,
+            us(3400),
+            Some("single/m3"),
+        ),
+        row("an hour of silence is no debt", LIMITED, 4, hours(1), one),
         // Time stamps of 44 bits come round after 74 hours of 250 ticks: half of that looks like the future.
-        row("two days of silence are no debt", LIMITED, 4, 2 * 86_400_000, Some("limited/m1")),
-        row("a year of silence is no debt", LIMITED, 4, 365 * 86_400_000, Some("limited/m1")),
+        row("two days of silence are no debt", LIMITED, 4, hours(48), one),
+        row("a year of silence is no debt", LIMITED, 4, hours(365 * 24), one),
     ]
 }

@@ -23,7 +23,7 @@ fn nobody(f: Family) -> Vec<Case> {
     vec![
         row("whose every slot is empty", NOBODY, NoBackend),
         row("without a table", TABLELESS, NoBackend),
-        row("whose slots name a member beyond the list", BEYOND, NoBackend),
+        row("whose slots name the member just beyond the list", BEYOND, NoBackend),
         row("whose slots name a free member index", HOLE, NoNextHop),
         row("whose backend has no known next hop", UNRESOLVED, NoNextHop),
         passes(

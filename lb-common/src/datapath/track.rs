@@ -1,0 +1,287 @@
+//! State only where the table changed: which member a packet of an unsettled slot goes to.
+//!
+//! A flow whose slot has not changed owner since before the flow began needs no state: the table gives the same
+//! answer every time. Only packets of slots that are not settled (or of services that track always) come here. The
+//! rules, and why each is there, are in `docs/connections.md`; `tests/suites/connections.rs` plays them against an
+//! oracle that remembers every flow. In short, for a slot that changed its owner a moment ago:
+//!
+//! - a SYN goes to the new owner and leaves an entry; so does every flow that begins now;
+//! - an unknown packet in mid-connection belongs to a connection from before the change: to the old owner, if that is
+//!   still there, leaving an entry on probation;
+//! - a known flow goes where it always went.
+//!
+//! An entry is one eight-byte word in a bucket of eight, one cache line. Refreshing is a plain store; inserting is a
+//! compare-and-swap, from every CPU and from user space.
+
+use super::{Tables, Word};
+use crate::abi::{BUCKET_ENTRIES, Globals, Service, backend_flags, slot, tracking};
+
+/// A word of the flow table: `fingerprint(32) | member(16) | kind(2) | time(14)`; 0 = free.
+pub mod entry {
+    /// Made by a SYN; the first packet that is none makes it established.
+    pub const SYN: u16 = 0;
+    /// Made by a packet in mid-connection; a second one at least a second later makes it established.
+    pub const PROBATION: u16 = 1;
+    /// A flow that goes on.
+    pub const ESTABLISHED: u16 = 2;
+    /// A flow that saw a FIN or RST; any other packet makes it established again.
+    pub const CLOSING: u16 = 3;
+
+    /// Mask of a time.
+    pub const TIME: u16 = 0x3fff;
+
+    /// Makes a word.
+    #[inline(always)]
+    pub fn new(fingerprint: u32, member: u16, kind: u16, time: u16) -> u64 {
+        (fingerprint as u64) << 32 | (member as u64) << 16 | (kind as u64) << 14 | (time & TIME) as u64
+    }
+    /// Fingerprint of a word.
+    #[inline(always)]
+    pub fn fingerprint(word: u64) -> u32 {
+        (word >> 32) as u32
+    }
+    /// Member of a word.
+    #[inline(always)]
+    pub fn member(word: u64) -> u16 {
+        (word >> 16) as u16
+    }
+    /// Kind of a word.
+    #[inline(always)]
+    pub fn kind(word: u64) -> u16 {
+        (word as u16) >> 14
+    }
+    /// Time of a word: seconds modulo 2^14.
+    #[inline(always)]
+    pub fn time(word: u64) -> u16 {
+        word as u16 & TIME
+    }
+    /// Seconds from `time` to `now`, modulo 2^14.
+    #[inline(always)]
+    pub fn age(time: u16, now: u16) -> u16 {
+        now.wrapping_sub(time) & TIME
+    }
+}
+
+/// How long a SYN entry waits for its connection, in seconds: longer than a client waits before its first repeats.
+pub const SYN_SECONDS: u16 = 10;
+/// How long a closing entry stays, in seconds: answers to a FIN may take a while.
+pub const CLOSING_SECONDS: u16 = 60;
+
+/// What is known of a packet when its slot is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Keyed hash of the flow: the low half picks the bucket, the high half is the fingerprint.
+    pub hash: u64,
+    /// The slot: state and owner.
+    pub slot: u16,
+    /// Index of the slot in `SLOTS` and `SLOT_META`.
+    pub index: u32,
+    /// [`packet`].
+    pub packet: u8,
+}
+
+/// Values of [`Query::packet`].
+pub mod packet {
+    /// TCP SYN without ACK: a connection begins.
+    pub const SYN: u8 = 0;
+    /// TCP in mid-connection, or any packet of a protocol without connections.
+    pub const DATA: u8 = 1;
+    /// TCP FIN or RST.
+    pub const CLOSE: u8 = 2;
+}
+
+/// A cell of `SLOT_META`: two slots, `stamp(16) | old owner(16)` each, the first in the low half.
+pub mod meta {
+    /// Makes the word of one slot.
+    #[inline(always)]
+    pub fn new(old: u16, stamp: u16) -> u32 {
+        (stamp as u32) << 16 | old as u32
+    }
+    /// Owner before the change.
+    #[inline(always)]
+    pub fn old(word: u32) -> u16 {
+        word as u16
+    }
+    /// Time when a flow was last seen away from the owner.
+    #[inline(always)]
+    pub fn stamp(word: u32) -> u16 {
+        (word >> 16) as u16
+    }
+}
+
+/// The coarse clock in seconds, modulo 2^14.
+#[inline(always)]
+pub fn seconds(globals: &Globals, jiffies: u64) -> u16 {
+    (jiffies.wrapping_mul(u64::from(globals.seconds_mult)) >> 32) as u16 & entry::TIME
+}
+
+/// Which member gets the packet. Never fails: without room for an entry the answer is the same, only not remembered.
+#[inline(always)]
+pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16, query: Query) -> u16 {
+    let owner = query.slot & slot::MEMBER;
+    let state = query.slot & slot::STATE;
+    let Some(bucket) = tables.flow_bucket(query.hash as u32 & flow_mask) else { return owner };
+    // 0 is a free word: no flow may have it.
+    let fingerprint = ((query.hash >> 32) as u32) | 1;
+    let found = find(tables, service, bucket, fingerprint, now);
+
+    if query.packet == packet::SYN {
+        return begin(service, bucket, fingerprint, found, owner, state, now);
+    }
+    if let Some((word, old)) = found {
+        let member = entry::member(old);
+        refresh(word, old, fingerprint, query.packet, now);
+        stamp(tables, query.index, member, owner, now);
+        return member;
+    }
+    if state == slot::UNSETTLED {
+        let before = tables.slot_meta(query.index).map_or(owner, meta::old);
+        let member = if is_alive(tables, service, before) { before } else { owner };
+        insert(service, bucket, entry::new(fingerprint, member, entry::PROBATION, now), now);
+        stamp(tables, query.index, member, owner, now);
+        return member;
+    }
+    if service.tracking == tracking::ALWAYS {
+        insert(service, bucket, entry::new(fingerprint, owner, entry::PROBATION, now), now);
+    }
+    owner
+}
+
+/// A SYN: a flow that goes on keeps its member (an off-path or late SYN must not move a connection; its server answers
+/// as RFC 5961 says), anything else begins at the owner.
+#[inline(always)]
+fn begin<W: Word>(
+    service: &Service,
+    bucket: &[W; BUCKET_ENTRIES],
+    fingerprint: u32,
+    found: Option<(&W, u64)>,
+    owner: u16,
+    state: u16,
+    now: u16,
+) -> u16 {
+    let new = entry::new(fingerprint, owner, entry::SYN, now);
+    match found {
+        Some((_, old)) if entry::kind(old) == entry::ESTABLISHED => return entry::member(old),
+        Some((word, old)) => {
+            word.replace(old, new);
+        }
+        None if state == slot::UNSETTLED || service.tracking == tracking::ALWAYS => {
+            insert(service, bucket, new, now);
+        }
+        None => {}
+    }
+    owner
+}
+
+/// Seconds after which an entry of this kind says nothing any more.
+#[inline(always)]
+fn life(service: &Service, kind: u16) -> u16 {
+    match kind {
+        entry::SYN => SYN_SECONDS,
+        entry::CLOSING => CLOSING_SECONDS.min(service.settle),
+        _ => service.settle,
+    }
+}
+
+#[inline(always)]
+fn is_expired(service: &Service, word: u64, now: u16) -> bool {
+    entry::age(entry::time(word), now) > life(service, entry::kind(word))
+}
+
+/// Whether packets of flows that were there before may still go to this member.
+#[inline(always)]
+fn is_alive<T: Tables>(tables: &T, service: &Service, member: u16) -> bool {
+    u32::from(member) < service.backend_count
+        && tables
+            .backend(service.backend_base.wrapping_add(u32::from(member)))
+            .is_some_and(|backend| backend.flags & backend_flags::ALIVE != 0)
+}
+
+/// The flow's entry, if it is valid: not expired, its member there.
+#[inline(always)]
+fn find<'b, T: Tables>(
+    tables: &T,
+    service: &Service,
+    bucket: &'b [T::Word; BUCKET_ENTRIES],
+    fingerprint: u32,
+    now: u16,
+) -> Option<(&'b T::Word, u64)> {
+    let mut i = 0;
+    while i < BUCKET_ENTRIES {
+        let word = bucket.get(i)?;
+        let value = word.load();
+        if entry::fingerprint(value) == fingerprint {
+            let valid = !is_expired(service, value, now) && is_alive(tables, service, entry::member(value));
+            return valid.then_some((word, value));
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Time and kind of a flow that was seen again.
+#[inline(always)]
+fn refresh<W: Word>(word: &W, old: u64, fingerprint: u32, packet: u8, now: u16) {
+    let (kind, time) = (entry::kind(old), entry::time(old));
+    let kind = if packet == packet::CLOSE {
+        entry::CLOSING
+    } else if kind == entry::PROBATION && entry::age(time, now) == 0 {
+        // Not proven yet: keeps its time, so that the proof is a second packet *later*.
+        return;
+    } else {
+        entry::ESTABLISHED
+    };
+    let new = entry::new(fingerprint, entry::member(old), kind, now);
+    if new != old {
+        word.store(new);
+    }
+}
+
+/// Writes an entry over a free or expired one, else over the oldest that a flood may evict: on probation first, then
+/// SYN. Established flows are never evicted; without room nothing is written.
+#[inline(always)]
+fn insert<W: Word>(service: &Service, bucket: &[W; BUCKET_ENTRIES], new: u64, now: u16) {
+    let mut best: Option<(&W, u64)> = None;
+    let mut best_rank = 0u32;
+    let mut i = 0;
+    while i < BUCKET_ENTRIES {
+        let Some(word) = bucket.get(i) else { break };
+        let value = word.load();
+        let rank = rank(service, value, new, now);
+        if rank > best_rank {
+            best_rank = rank;
+            best = Some((word, value));
+        }
+        i += 1;
+    }
+    if let Some((word, old)) = best {
+        // Lost to another CPU: the flow will try again with its next packet.
+        word.replace(old, new);
+    }
+}
+
+/// How willingly an entry is given up; 0 = never.
+#[inline(always)]
+fn rank(service: &Service, value: u64, new: u64, now: u16) -> u32 {
+    let age = u32::from(entry::age(entry::time(value), now));
+    if value == 0 || entry::fingerprint(value) == entry::fingerprint(new) {
+        return 4 << 16;
+    }
+    if is_expired(service, value, now) {
+        return (3 << 16) + age;
+    }
+    match entry::kind(value) {
+        entry::PROBATION => (2 << 16) + age,
+        entry::SYN => (1 << 16) + age,
+        _ => 0,
+    }
+}
+
+/// Remembers that a flow of this slot lives elsewhere than at its owner: until that has not been seen for the settling
+/// time, the slot must be looked up.
+#[inline(always)]
+fn stamp<T: Tables>(tables: &T, index: u32, member: u16, owner: u16, now: u16) {
+    if member != owner {
+        tables.stamp_slot(index, now);
+    }
+}

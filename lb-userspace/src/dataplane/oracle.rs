@@ -1,0 +1,404 @@
+//! The rules of `docs/connections.md` against an oracle that remembers every flow.
+//!
+//! Not a model: the very code that builds tables ([`Desired`]), installs them ([`Installer`]) and forwards packets
+//! (`lb_common::datapath::balance`, as in XDP) runs here, on plain memory and a clock that the test turns. Random scale
+//! events overlap within one settling time, off-path SYNs hit live connections, tuples are reused, the daemon restarts,
+//! and spoofed SYN and ACK floods go through the same slots. A connection is broken without cause when a packet of it
+//! reaches another backend while its own is neither failed nor removed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use lb_common::datapath::{Cause, balance};
+
+use super::{Capacity, Clock, Grace, HostPacket, HostTables, Installer, Memory};
+use crate::{
+    config::{
+        AdminState, Affinity, Backend, Check, Config, Forward, Health, Ports, Protocol, Seed, Service,
+        Tracking,
+    },
+    control::{
+        desired::{Condition, Desired, FAILED, READY, View},
+        model::Hop,
+    },
+};
+
+const CLOCK: Clock = Clock { ticks_per_second: 250, jiffies: 0, nanoseconds: 0 };
+const SETTLE: u64 = 120;
+const VIP: [u8; 4] = [192, 0, 2, 10];
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 33) as usize % n.max(1)
+    }
+    fn chance(&mut self, per_mille: u64) -> bool {
+        self.next() % 1000 < per_mille
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Flow {
+    source: u32,
+    port: u16,
+}
+
+#[derive(Default)]
+struct World {
+    /// Backend number → failed.
+    backends: BTreeMap<u8, bool>,
+    drained: BTreeSet<u8>,
+}
+
+impl View for World {
+    fn condition(&self, _: &str, backend: &str) -> Condition {
+        let failed = backend.parse().ok().and_then(|n: u8| self.backends.get(&n)).copied().unwrap_or(true);
+        Condition { health: if failed { FAILED } else { READY }, since: 0 }
+    }
+    fn joining(&self, _: &str, _: &str) -> bool {
+        false
+    }
+    fn hop(&self, address: IpAddr) -> Option<Hop> {
+        let IpAddr::V4(address) = address else { return None };
+        let n = address.octets()[3];
+        Some(Hop {
+            ifindex: 1,
+            dmac: [2, 0, 0, 0, 0, n],
+            smac: [0; 6],
+            source: IpAddr::V4(address),
+            mtu: 1500,
+        })
+    }
+}
+
+impl World {
+    fn config(&self, tracking: Tracking) -> Config {
+        let backend = |n: &u8| Backend {
+            name: n.to_string(),
+            address: IpAddr::from([198, 51, 100, *n]),
+            port: None,
+            weight: 100,
+            state: if self.drained.contains(n) { AdminState::Drain } else { AdminState::Up },
+        };
+        let service = Service {
+            name: "web".into(),
+            addresses: vec![IpAddr::V4(Ipv4Addr::from(VIP))],
+            ports: Ports::Ranges(vec![80..=80]),
+            protocol: Protocol::Tcp,
+            affinity: Affinity::Flow,
+            forward: Forward::L2,
+            tracking,
+            settle: Duration::from_secs(SETTLE),
+            table_slots: 1009,
+            health: Health {
+                check: Check::None,
+                port: None,
+                interval: Duration::from_secs(2),
+                timeout: Duration::from_secs(1),
+                rise: 1,
+                fall: 1,
+            },
+            limit: None,
+            backends: self.backends.keys().map(backend).collect(),
+        };
+        Config { services: vec![service], ..Config::default() }
+    }
+
+    fn alive(&self, n: u8) -> bool {
+        self.backends.get(&n) == Some(&false)
+    }
+
+    /// One random scale event.
+    fn event(&mut self, random: &mut Random, next: &mut u8) {
+        let up: Vec<u8> =
+            self.backends.keys().copied().filter(|n| self.alive(*n) && !self.drained.contains(n)).collect();
+        let failed: Vec<u8> = self.backends.iter().filter(|(_, f)| **f).map(|(n, _)| *n).collect();
+        let drained: Vec<u8> = self.drained.iter().copied().collect();
+        match random.below(100) {
+            0..25 if self.backends.len() < 20 && *next < 250 => {
+                self.backends.insert(*next, false);
+                *next += 1;
+            }
+            25..45 if up.len() > 3 => {
+                self.drained.insert(up[random.below(up.len())]);
+            }
+            45..60 if !drained.is_empty() => {
+                self.drained.remove(&drained[random.below(drained.len())]);
+            }
+            60..70 if self.backends.len() > 6 => {
+                let gone =
+                    *self.backends.keys().nth(random.below(self.backends.len())).expect("there are some");
+                self.backends.remove(&gone);
+                self.drained.remove(&gone);
+            }
+            70..85 if up.len() > 3 => {
+                self.backends.insert(up[random.below(up.len())], true);
+            }
+            _ if !failed.is_empty() => {
+                self.backends.insert(failed[random.below(failed.len())], false);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Desired state, installer and clock: a balancer.
+struct Balancer {
+    desired: Desired,
+    installer: Option<Installer>,
+    now: u64,
+}
+
+impl Balancer {
+    fn new(flow_buckets: u32) -> Self {
+        let capacity = Capacity {
+            vip_cells: 16,
+            port_cells: 16,
+            services: 4,
+            slots: 8192,
+            backends: 256,
+            limit_buckets: 1,
+            flow_buckets,
+        };
+        let installer = Installer::new(Memory::heap(&capacity), CLOCK, Grace::none());
+        Self { desired: Desired::new(Seed([7; 32])), installer: Some(installer), now: 0 }
+    }
+
+    fn installer(&mut self) -> &mut Installer {
+        self.installer.as_mut().expect("only a restart takes it")
+    }
+
+    fn jiffies(&self) -> u64 {
+        // Half a tick over, so that rounding never shows the second before.
+        self.now * u64::from(CLOCK.ticks_per_second) + 1
+    }
+
+    fn set_time(&mut self, now: u64) {
+        self.now = now;
+        self.desired.set_time(now);
+        self.installer().set_time(now);
+    }
+
+    fn install(&mut self, world: &World, tracking: Tracking) {
+        let snapshot = self.desired.snapshot(&world.config(tracking), world).expect("a table");
+        self.installer().install(&snapshot).expect("room");
+    }
+
+    fn tick(&mut self, world: &World, tracking: Tracking) {
+        let installer = self.installer.as_ref().expect("only a restart takes it");
+        if self.desired.settle(|service, slot| installer.stamp(service, slot)) {
+            self.install(world, tracking);
+        }
+        self.installer().sweep_flows(SETTLE as u16);
+    }
+
+    /// A new daemon, which knows only what is in the maps.
+    fn restart(&mut self) {
+        let memory = self.installer.take().expect("there").into_memory();
+        let (installer, adopted) = Installer::adopt(memory, CLOCK, Grace::none()).expect("adopted");
+        self.installer = Some(installer);
+        self.desired = Desired::new(Seed([7; 32]));
+        let now = self.now;
+        self.set_time(now);
+        for (identity, service) in &adopted.services {
+            let members = service.members.iter().map(|(id, m)| (*id, m.index));
+            let meta = |slot: u32| service.meta.get(&slot).copied().unwrap_or_default();
+            self.desired.adopt(*identity, members, &service.slots, meta);
+        }
+    }
+
+    /// Sends one packet and says which backend got it.
+    fn packet(&mut self, flow: Flow, flags: u8) -> Option<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 8, 0];
+        frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+        frame.extend(flow.source.to_be_bytes());
+        frame.extend(VIP);
+        frame.extend(flow.port.to_be_bytes());
+        frame.extend([0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0]);
+        let mut packet = HostPacket(frame);
+        let jiffies = self.jiffies();
+        let tables = HostTables::new(self.installer().memory());
+        tables.jiffies.set(jiffies);
+        match balance(&mut packet, &tables, 1).cause {
+            Cause::Forwarded { .. } => Some(packet.0[5]),
+            Cause::Reason(_) => None,
+        }
+    }
+}
+
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+const FIN: u8 = 17;
+
+/// A connection as the oracle knows it.
+struct Connection {
+    backend: u8,
+    seen: u64,
+    ends: u64,
+    attacked: bool,
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    packets: u64,
+    events: u32,
+    broken: u32,
+    broken_by_off_path_syn: u32,
+    lost_with_backend: u32,
+}
+
+fn play(seed: u64, tracking: Tracking, flood: usize, steps: u64, flow_buckets: u32) -> Report {
+    let mut random = Random(seed);
+    let mut world = World { backends: (1..=10).map(|n| (n, false)).collect(), drained: BTreeSet::new() };
+    let mut balancer = Balancer::new(flow_buckets);
+    balancer.set_time(5);
+    balancer.install(&world, tracking);
+    let mut connections: BTreeMap<Flow, Connection> = BTreeMap::new();
+    let (mut next, mut fresh) = (11u8, 0u32);
+    let mut report = Report::default();
+    for now in 6..steps {
+        balancer.set_time(now);
+        if random.chance(30) {
+            for _ in 0..1 + random.below(3) {
+                world.event(&mut random, &mut next);
+                report.events += 1;
+            }
+            balancer.install(&world, tracking);
+        }
+        if random.chance(5) {
+            balancer.restart();
+            balancer.install(&world, tracking);
+        }
+        let before = connections.len();
+        connections.retain(|_, c| world.alive(c.backend));
+        report.lost_with_backend += (before - connections.len()) as u32;
+        let ended: Vec<Flow> = connections.iter().filter(|(_, c)| c.ends < now).map(|(f, _)| *f).collect();
+        for flow in &ended {
+            balancer.packet(*flow, FIN);
+            connections.remove(flow);
+        }
+        let mut reusable = ended;
+        while connections.len() < 600 {
+            let flow = match reusable.pop().filter(|_| random.chance(200)) {
+                Some(flow) => flow,
+                None => {
+                    fresh += 1;
+                    Flow { source: 0xc612_0000 + (fresh >> 8), port: 1024 + (fresh & 0xff) as u16 }
+                }
+            };
+            let Some(backend) = balancer.packet(flow, SYN) else { break };
+            report.packets += 2;
+            if balancer.packet(flow, ACK) != Some(backend) {
+                report.broken += 1;
+                continue;
+            }
+            let ends = now + 1 + (random.next() % 600);
+            connections.insert(flow, Connection { backend, seen: now, ends, attacked: false });
+        }
+        for _ in 0..flood {
+            let flow =
+                Flow { source: 0xcb00_7100 + (random.next() as u32 & 0xff), port: random.next() as u16 };
+            balancer.packet(flow, if random.chance(500) { SYN } else { ACK });
+        }
+        let mut broken = Vec::new();
+        for (flow, connection) in &mut connections {
+            // Some are chatty, all speak before they are forgotten.
+            if !random.chance(125) && now - connection.seen < SETTLE - 10 {
+                continue;
+            }
+            if random.chance(2) {
+                balancer.packet(*flow, SYN);
+                connection.attacked = true;
+            }
+            report.packets += 1;
+            connection.seen = now;
+            let got = balancer.packet(*flow, ACK);
+            if got != Some(connection.backend) {
+                broken.push(*flow);
+                if connection.attacked {
+                    report.broken_by_off_path_syn += 1;
+                } else {
+                    report.broken += 1;
+                }
+            }
+        }
+        for flow in broken {
+            connections.remove(&flow);
+        }
+        if now % 5 == 0 {
+            balancer.tick(&world, tracking);
+        }
+    }
+    report
+}
+
+#[test]
+fn no_connection_is_broken_without_cause() {
+    for seed in 0..3 {
+        let report = play(seed, Tracking::Changes, 0, 1500, 1024);
+        assert!(
+            report.events > 50 && report.packets > 50_000 && report.lost_with_backend > 100,
+            "{report:?}"
+        );
+        assert_eq!(report.broken, 0, "seed {seed}: {report:?}");
+    }
+}
+
+#[test]
+fn a_flood_breaks_none_either() {
+    let report = play(11, Tracking::Changes, 200, 800, 1024);
+    assert!(report.events > 20, "{report:?}");
+    assert_eq!(report.broken, 0, "{report:?}");
+}
+
+#[test]
+fn tracking_every_flow_keeps_them_as_well() {
+    let report = play(21, Tracking::Always, 0, 800, 1024);
+    assert_eq!(report.broken, 0, "{report:?}");
+}
+
+#[test]
+fn without_tracking_changes_break_connections() {
+    // The oracle can fail: it finds what tracking prevents.
+    let report = play(31, Tracking::Never, 0, 300, 256);
+    assert!(report.broken > 10, "{report:?}");
+}
+
+/// How many flows are where, for the figures that status shows.
+#[test]
+fn sweeping_counts_and_removes() {
+    let mut balancer = Balancer::new(64);
+    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), drained: BTreeSet::new() };
+    balancer.set_time(100);
+    balancer.install(&world, Tracking::Always);
+    let mut owners = HashMap::new();
+    for port in 1..=40u16 {
+        let flow = Flow { source: 0xc612_0001, port };
+        owners.insert(port, balancer.packet(flow, SYN).expect("forwarded"));
+        balancer.packet(flow, ACK);
+    }
+    assert_eq!(balancer.installer().sweep_flows(SETTLE as u16).used, 40);
+    world.drained.insert(1);
+    balancer.install(&world, Tracking::Always);
+    for (port, owner) in &owners {
+        assert_eq!(
+            balancer.packet(Flow { source: 0xc612_0001, port: *port }, ACK),
+            Some(*owner),
+            "drained keeps flows"
+        );
+    }
+    balancer.set_time(100 + SETTLE + 1);
+    let swept = balancer.installer().sweep_flows(SETTLE as u16);
+    assert_eq!((swept.used, swept.removed), (0, 40));
+}
