@@ -32,7 +32,12 @@ impl Word for MapWord {
     fn replace(&self, old: u64, new: u64) -> bool {
         // SAFETY: the pointer is a valid, aligned map value.
         unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::Relaxed }>(self.0.get(), old, new).1
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::Relaxed }>(
+                self.0.get(),
+                old,
+                new,
+            )
+            .1
         }
     }
 }

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, Reason, Service, ServiceInfo, Vip6,
-        slot,
+        BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, Reason, Service,
+        ServiceInfo, Vip6, slot,
     },
     datapath::{
         Cause, Tables,
@@ -162,7 +162,12 @@ impl Tables for Maps {
 /// Only scalars and a pointer to a map value can be passed to a global BPF function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn track_flow(service: *const Service, hash: u64, slot_and_packet: u32, index: u32) -> u32 {
+pub(crate) extern "C" fn track_flow(
+    service: *const Service,
+    hash: u64,
+    slot_and_packet: u32,
+    index: u32,
+) -> u32 {
     let owner = slot_and_packet & u32::from(slot::MEMBER);
     if service.is_null() {
         return owner;

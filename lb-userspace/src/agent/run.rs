@@ -318,9 +318,7 @@ async fn check_interface(
     let mut current = None;
     for program in xdp_state::attached_programs(netlink, link.index).await? {
         if ours.is_none_or(|ours| ours.program != program.id) {
-            return Err(
-                DataplaneError::Occupied { interface: name.into(), owner: program.to_string() }.into()
-            );
+            return Err(DataplaneError::Occupied { interface: name.into(), owner: program.describe() }.into());
         }
         current = Some(match program.mode {
             AttachMode::Generic => "generic",

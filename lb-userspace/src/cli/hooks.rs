@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::agent;
 pub use crate::agent::{Options as AgentOptions, Prepare, Source as AgentSource};
+use crate::{agent, config};
 
 /// `lb run`.
 #[derive(Clone, Debug, PartialEq, Eq)]

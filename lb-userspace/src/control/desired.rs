@@ -18,7 +18,9 @@ use super::{
     settling::{Counts, Seconds, Settling},
     table,
 };
-use crate::config::{AdminState, Announce, Backend, Config, Seed, Service as ServiceConfig, Tracking};
+use crate::config::{
+    AdminState, Announce, Backend, Config, Forward, Seed, Service as ServiceConfig, Tracking,
+};
 
 /// What is known of a backend besides its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,7 +220,10 @@ impl Desired {
                 address: backend.address,
                 forward: service.forward,
                 alive: condition.health != FAILED && backend.state != AdminState::Down,
-                hop: view.hop(backend.address),
+                // Without an address of its own in that family the balancer has no source for an outer header.
+                hop: view
+                    .hop(backend.address)
+                    .filter(|hop| service.forward == Forward::L2 || !hop.source.is_unspecified()),
                 health: condition.health,
                 since: condition.since,
             })

@@ -276,7 +276,7 @@ impl<'a> Race<'a> {
             let lane = (*visit >> LANE_SHIFT) as usize % (1 << LANE_BITS);
             let pace = lanes.paces[usize::from(lanes.pace[lane])].pace;
             let time = clock.at_pace(run, pace) - from;
-            *visit = time << TIME_SHIFT | *visit % (1 << TIME_SHIFT);
+            *visit = (time << TIME_SHIFT) | (*visit % (1 << TIME_SHIFT));
         }
         sort_visits(&mut visits[..len], sorted, TIME_SHIFT + bits);
         for &visit in &visits[..len] {

@@ -4,7 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{change::Edit, core::Core};
 use crate::{
-    api::{ApiError, BackendPatch, Change, Control, NewBackend, Reply, Status},
+    api::{AgentInfo, ApiError, BackendPatch, Change, Control, NewBackend, Reply, Status},
     config::Rate,
 };
 
@@ -67,6 +67,10 @@ impl Control for Handle {
 
     fn clear_limit<'a>(&'a self, service: &'a str) -> Reply<'a, Change> {
         self.change(Edit::Limit { service: service.into(), limit: None })
+    }
+
+    fn agent(&self) -> Reply<'_, AgentInfo> {
+        Box::pin(self.ask(|core| Ok(core.agent())))
     }
 
     fn reload(&self) -> Reply<'_, Change> {

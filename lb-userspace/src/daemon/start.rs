@@ -207,7 +207,7 @@ impl Started {
                 }
                 _ = ticks.tick() => self.core.tick(),
                 Some(job) = queue.recv() => job(&mut self.core),
-                Some(event) = self.health.recv() => self.take_health(event),
+                Some(event) = self.health.recv() => self.take_health(&event),
                 Ok(()) = self.routes.changed() => {
                     self.core.routes = Arc::clone(&self.routes.borrow_and_update());
                     self.core.refresh();
@@ -231,8 +231,8 @@ impl Started {
     }
 
     /// Takes in all the news there is, then installs once.
-    fn take_health(&mut self, first: Event) {
-        let mut changed = self.core.take_event(&first);
+    fn take_health(&mut self, first: &Event) {
+        let mut changed = self.core.take_event(first);
         while let Ok(event) = self.health.try_recv() {
             changed |= self.core.take_event(&event);
         }
@@ -259,14 +259,15 @@ async fn check_interfaces(
     if config.daemon.interfaces.is_empty() {
         bail!("no interface to attach to: set `interfaces` in [daemon], or give --interface");
     }
-    let ours: HashSet<String> = pins.linked_interfaces().into_iter().collect();
     let mut modes = BTreeMap::new();
     for name in &config.daemon.interfaces {
         let link = links.by_name(name)?;
         link.ethernet()?;
         let attached = xdp_state::attached_programs(netlink, link.index).await?;
         if let Some(program) = attached.first() {
-            if !ours.contains(name) {
+            // By id, not by the presence of a pin: the pinned link may be dead and the interface somebody else's now.
+            let ours = dataplane::pinned_program(pins, name)?;
+            if ours.is_none_or(|ours| ours.program != program.id) {
                 return Err(dataplane::DataplaneError::Occupied {
                     interface: name.clone(),
                     owner: program.describe(),

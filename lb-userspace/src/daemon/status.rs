@@ -1,13 +1,17 @@
 //! The picture that the API gives.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
+use ipnet::IpNet;
 use lb_common::abi::{ABI_VERSION, BUCKET_ENTRIES, Counter, slot};
 
 use super::core::Core;
 use crate::{
     api::{
-        ApiError,
+        AgentInfo, ApiError,
         types::{
             BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status,
             Timestamp, port_words,
@@ -46,6 +50,22 @@ impl Core {
             memory_bytes: capacity.bytes(aya::util::nr_cpus().map_or(1, |n| n as u32)),
             warnings: self.warnings(),
         })
+    }
+
+    /// What a backend's agent needs to know: the VIPs, and where tunnels come from.
+    pub(super) fn agent(&self) -> AgentInfo {
+        let vips: BTreeSet<IpAddr> = self.config.services.iter().flat_map(|s| s.addresses.clone()).collect();
+        let configured = &self.config.daemon.tunnel_source;
+        let in_use = self
+            .snapshot
+            .services
+            .iter()
+            .flat_map(|s| s.members.iter().flatten())
+            .filter_map(|m| Some(m.hop?.source))
+            .filter(|source| !configured.iter().any(|prefix| prefix.contains(source)));
+        let mut tunnel_sources: BTreeSet<IpNet> = configured.iter().copied().collect();
+        tunnel_sources.extend(in_use.map(IpNet::from));
+        AgentInfo { vips: vips.into_iter().collect(), tunnel_sources: tunnel_sources.into_iter().collect() }
     }
 
     /// Counters of all members, by service and member identity.

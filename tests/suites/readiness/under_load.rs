@@ -29,7 +29,7 @@ fn enough_after(requests: &Requests, from: Instant) {
 }
 
 /// Whom `request` reached.
-fn answered_by<'a>(request: &'a Request) -> &'a str {
+fn answered_by(request: &Request) -> &str {
     request.outcome.as_deref().unwrap_or("nobody")
 }
 
