@@ -52,12 +52,13 @@ fn is_ours(words: &[&str]) -> bool {
     matches!(words, ["lb", _, ..] | ["cargo", "xtask", _, ..])
 }
 
-/// The lines behind a prompt in blocks for a console.
+/// The lines behind a prompt in blocks for a console, without remarks at their ends.
 fn typed(text: &str) -> Vec<String> {
     let blocks = markdown::blocks(text);
     let consoles = blocks.iter().filter(|block| block.language == "console");
     let lines = consoles.flat_map(|block| block.text.lines());
-    lines.filter_map(|line| line.strip_prefix("$ ").or(line.strip_prefix("# "))).map(str::to_owned).collect()
+    let commands = lines.filter_map(|line| line.strip_prefix("$ ").or(line.strip_prefix("# ")));
+    commands.filter_map(|line| line.split(" # ").next()).map(str::to_owned).collect()
 }
 
 fn check_typed(words: &[&str]) -> Result<(), String> {

@@ -9,7 +9,7 @@ use super::{
 const MOST_LINES: usize = 600;
 
 /// The only files with `unsafe`, and why it cannot be had without. Keep it short.
-const UNSAFE: [(&str, &str); 16] = [
+const UNSAFE: [(&str, &str); 19] = [
     ("lb-common/src/abi/pod.rs", "aya::Pod is an unsafe trait"),
     ("lb-ebpf/src/agent/maps.rs", "values of maps are behind pointers"),
     ("lb-ebpf/src/atomic.rs", "compare-and-swap on values of maps"),
@@ -17,14 +17,17 @@ const UNSAFE: [(&str, &str); 16] = [
     ("lb-ebpf/src/lib.rs", "the attributes that place the licence"),
     ("lb-ebpf/src/packet.rs", "packets are behind pointers"),
     ("lb-ebpf/src/verdict.rs", "a helper"),
+    ("lb-userspace/src/agent/root_tests/packets.rs", "packet sockets"),
     ("lb-userspace/src/dataplane/grace.rs", "system calls"),
     ("lb-userspace/src/dataplane/host.rs", "memory as atomic words"),
     ("lb-userspace/src/dataplane/region.rs", "mapped memory"),
+    ("lb-userspace/src/dataplane/sweep.rs", "mapped memory as atomic words"),
     ("lb-userspace/src/net/announce/multicast.rs", "an ioctl"),
     ("lb-userspace/src/net/announce/socket.rs", "packet sockets"),
     ("lb-userspace/src/net/root_tests/xdp.rs", "system calls"),
     ("tests/src/netdev.rs", "ioctls"),
     ("tests/src/netns.rs", "namespaces of threads"),
+    ("tests/src/tap.rs", "packet sockets"),
     ("tests/src/xdp_pass.rs", "system calls"),
 ];
 

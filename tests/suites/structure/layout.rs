@@ -44,10 +44,10 @@ fn records() -> Vec<Record> {
     vec![
         record!(Control: generation abi_version installed_at desired_digest _reserved),
         record!(Globals: vip4_base vip4_mask vip6_base vip6_mask port_base port_mask service_base flags key limit_mask
-            limit_time_mult limit_time_offset salt _reserved),
+            limit_time_mult limit_time_offset salt flow_mask seconds_mult _reserved),
         record!(Vip6: address vip _pad),
-        record!(Service: table_base table_slots backend_base backend_count limit_cost limit_tolerance affinity flags _pad
-            id _reserved),
+        record!(Service: table_base table_slots backend_base backend_count limit_cost limit_tolerance affinity flags settle
+            id tracking _pad _reserved),
         record!(ServiceInfo: identity _reserved),
         record!(Backend: address source macs ifindex counter outer_sum mtu forward flags _reserved),
         record!(BackendInfo: identity since health _reserved),
@@ -57,7 +57,7 @@ fn records() -> Vec<Record> {
 }
 
 /// Every map with the bytes of its element.
-const MAPS: [(&str, usize); 17] = [
+const MAPS: [(&str, usize); 19] = [
     (maps::CONTROL, size_of::<Control>()),
     (maps::GLOBALS, size_of::<Globals>()),
     (maps::VIPS4, size_of::<u64>()),
@@ -66,6 +66,8 @@ const MAPS: [(&str, usize); 17] = [
     (maps::SERVICES, size_of::<Service>()),
     (maps::SERVICE_INFO, size_of::<ServiceInfo>()),
     (maps::SLOTS, size_of::<u64>()),
+    (maps::SLOT_META, size_of::<u64>()),
+    (maps::FLOWS, BUCKET_ENTRIES * size_of::<u64>()),
     (maps::BACKENDS, size_of::<Backend>()),
     (maps::BACKEND_INFO, size_of::<BackendInfo>()),
     (maps::COUNTERS, size_of::<Counter>()),
