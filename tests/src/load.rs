@@ -30,6 +30,10 @@ use crate::{
 /// For each request, line and datagram: longer than any repetition of a lost packet, so that nothing hides as slow.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// Source ports of [`Requests`]: between those of spreads and those that the kernel gives away.
+const FIRST_PORT: u16 = 30_000;
+const PORTS: u16 = 2_700;
+
 /// A thread that works until it is told to stop.
 #[derive(Debug)]
 struct Worker<T> {
@@ -148,14 +152,16 @@ async fn send_requests(
         ended.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         done.fetch_add(1, Ordering::Relaxed);
     };
-    for source in sources.iter().copied().cycle() {
+    for (k, source) in sources.iter().copied().cycle().enumerate() {
+        // Ports that nobody else uses and that do not come again soon.
+        let port = FIRST_PORT + (k / sources.len()) as u16 % PORTS;
         if stop.load(Ordering::Relaxed) {
             break;
         }
         pace.tick().await;
         under_way.spawn(async move {
             let began = Instant::now();
-            let outcome = match get((source, 0).into(), target, "/", LIMIT).await {
+            let outcome = match get((source, port).into(), target, "/", LIMIT).await {
                 Ok(answer) if answer.status == 200 => Ok(answer.text()),
                 Ok(answer) => Err(format!("status {}", answer.status)),
                 Err(error) => Err(format!("{error:#}")),

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     panic::resume_unwind,
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::Duration,
 };
@@ -41,7 +42,13 @@ pub struct Site {
     pub world: World,
     /// Logs of the servers.
     pub folder: Folder,
+    /// The next source port of a spread.
+    next_port: AtomicU16,
 }
+
+/// Source ports of spreads, below those that the kernel gives away: none is used twice, so that no request looks like
+/// the repetition of an earlier one.
+const FIRST_PORT: u16 = 10_000;
 
 impl Site {
     /// Starts everything on the balancer's interface and waits until every configured backend is in service.
@@ -84,7 +91,8 @@ impl Site {
         let folder = Folder::new("logs")?;
         let servers = at_once(&world.backends, |host| Backend::start(host, folder.path()))?;
         let lb = LbProcess::start_with(&world.lb, text, arguments)?;
-        let site = Self { lb, agents, servers, world, folder };
+        let next_port = AtomicU16::new(FIRST_PORT);
+        let site = Self { lb, agents, servers, world, folder, next_port };
         site.wait_settled()?;
         Ok(site)
     }
@@ -140,7 +148,10 @@ impl Site {
         sources: &[IpAddr],
         target: SocketAddr,
     ) -> Result<SpreadReport> {
-        spread(&self.world.client.ns.entry(), &Spread::new(requests, sources, target))
+        let rounds = requests.div_ceil(sources.len().max(1)) as u16;
+        let first_port = Some(self.next_port.fetch_add(rounds, Ordering::Relaxed));
+        let plan = Spread { first_port, ..Spread::new(requests, sources, target) };
+        spread(&self.world.client.ns.entry(), &plan)
     }
 
     /// The backend that echoes a datagram to `target`, for the first `clients` addresses.

@@ -154,13 +154,25 @@ pub struct Spread<'a> {
     pub concurrency: usize,
     /// For each request.
     pub limit: Duration,
+    /// Port of each address's first request, the next one for its next; absent: ports that the kernel chooses, which
+    /// may be those of a connection that ended a moment ago.
+    pub first_port: Option<u16>,
 }
 
 impl<'a> Spread<'a> {
     /// `GET /`, 64 at once, 10 seconds each.
     #[must_use]
     pub fn new(requests: usize, sources: &'a [IpAddr], target: SocketAddr) -> Self {
-        Self { requests, sources, target, path: "/", concurrency: 64, limit: Duration::from_secs(10) }
+        let limit = Duration::from_secs(10);
+        Self { requests, sources, target, path: "/", concurrency: 64, limit, first_port: None }
+    }
+
+    /// Address and port of request `k`.
+    fn source(&self, k: usize) -> Option<SocketAddr> {
+        let source = self.sources.get(k % self.sources.len())?;
+        let round = k / self.sources.len();
+        let port = self.first_port.map_or(0, |first| first.wrapping_add(round as u16));
+        Some((*source, port).into())
     }
 }
 
@@ -256,11 +268,9 @@ impl SpreadReport {
 pub fn spread(ns: &Entry, plan: &Spread<'_>) -> Result<SpreadReport> {
     ensure!(!plan.sources.is_empty(), "a spread needs client addresses");
     ns.block_on(|| async {
-        let sources = plan.sources.iter().copied().cycle().take(plan.requests);
+        let sources = (0..plan.requests).filter_map(|k| plan.source(k));
         let mut results = stream::iter(sources)
-            .map(|source| async move {
-                (source, get((source, 0).into(), plan.target, plan.path, plan.limit).await)
-            })
+            .map(|source| async move { (source.ip(), get(source, plan.target, plan.path, plan.limit).await) })
             .buffer_unordered(plan.concurrency.max(1));
         let mut report = SpreadReport::default();
         while let Some((source, result)) = results.next().await {
