@@ -100,6 +100,20 @@ impl Places {
     }
 }
 
+impl Places {
+    /// What is wrong with the toolchain or the linker that the environment names, if it names one that will not do.
+    pub(crate) fn unusable_choice(&self) -> Option<String> {
+        if let Some(name) = &self.toolchain {
+            let (usable, lacks) = compilers(self);
+            if usable.is_empty() {
+                return Some(format!("{TOOLCHAIN_VAR}={name}: {}", lacks.join("; ")));
+            }
+        }
+        let path = self.linker.as_ref()?;
+        Linker::at(path, None, self.ask).err().map(|lack| format!("{LINKER_VAR}: {lack}"))
+    }
+}
+
 /// `${XDG_CACHE_HOME:-$HOME/.cache}/lb-xtask`; a relative `XDG_CACHE_HOME` is ignored, as its specification says.
 pub(crate) fn tool_cache(xdg_cache_home: Option<OsString>, home: Option<&Path>) -> Option<PathBuf> {
     let xdg = xdg_cache_home.map(PathBuf::from).filter(|dir| dir.is_absolute());

@@ -196,6 +196,19 @@ fn what_the_environment_names_has_no_substitute() {
 }
 
 #[test]
+fn a_choice_of_the_environments_that_will_not_do_is_told_before_anything_is_installed() {
+    let world = World::new();
+    world.compiler("usr", STABLE).file("path/bpf-linker", "bpf-linker 0.13.0").file("true", "true 9.1");
+    assert_eq!(world.places().unusable_choice(), None, "nothing is chosen");
+    let places = Places { linker: Some(world.0.join("true")), ..world.places() };
+    assert!(places.unusable_choice().unwrap().starts_with("LB_BPF_LINKER: "));
+    let places = Places { linker: Some(world.0.join("path/bpf-linker")), ..world.places() };
+    assert_eq!(places.unusable_choice(), None);
+    let places = Places { toolchain: Some("mine".into()), ..world.places() };
+    assert!(places.unusable_choice().unwrap().starts_with("LB_EBPF_TOOLCHAIN=mine: "));
+}
+
+#[test]
 fn the_outer_cargos_variables_stay_out_and_the_users_network_stays_in() {
     for name in
         ["CARGO", "CARGO_ENCODED_RUSTFLAGS", "CARGO_PKG_NAME", "RUSTFLAGS", "RUSTC_WRAPPER", "OUT_DIR"]

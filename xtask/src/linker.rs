@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::apt;
 use crate::ebpf_toolchain::{Compiler, MIN_LINKER, Places, linker_root};
 use crate::machine::Machine;
-use crate::process::{run, run_silently, say};
+use crate::process::{run, say};
 use crate::workspace::{self, host_cargo, program};
 
 /// The LLVM inside the prebuilt bpf-linker, which is also the newest that its source can be built against.
@@ -59,8 +59,14 @@ pub(crate) fn install_prebuilt(places: &Places, compiler: &Compiler) -> Result<(
         let package = format!("cargo-binstall@{BINSTALL}");
         let bin = compiler.prefix.join("bin");
         let mut command = cargo_install(places, &bin.join("cargo"), &package, &root)?;
-        // Without its own git and resolver of names it compiles in half the time.
-        command.args(["--no-default-features", "--features", "static,rustls,fancy-no-backtrace,zstd-thin"]);
+        command.env("CARGO_PROFILE_DEV_DEBUG", "0");
+        // It is used once: unoptimised, and without its own git and resolver of names, it compiles much sooner.
+        command.args([
+            "--debug",
+            "--no-default-features",
+            "--features",
+            "static,rustls,fancy-no-backtrace,zstd-thin",
+        ]);
         run(command.env("RUSTC", bin.join("rustc")))?;
     }
     prebuilt(&binstall, cache).context("no prebuilt bpf-linker")
@@ -109,15 +115,13 @@ fn prebuilt(binstall: &Path, cache: &Path) -> Result<()> {
     say(&format!("downloading bpf-linker {MIN_LINKER}"));
     let mut command = Command::new(binstall);
     command
-        .args([
-            &format!("bpf-linker@{MIN_LINKER}"),
-            "--no-confirm",
-            "--disable-strategies",
-            "compile",
-            "--root",
-        ])
-        .arg(linker_root(cache, MIN_LINKER, NEWEST_LLVM));
-    run_silently(away(&mut command))
+        .args([&format!("bpf-linker@{MIN_LINKER}"), "--no-confirm", "--log-level", "error", "--root"])
+        .arg(linker_root(cache, MIN_LINKER, NEWEST_LLVM))
+        // Only what the project itself publishes, and no report to anybody.
+        .args(["--disable-strategies", "quick-install,compile"])
+        .env("BINSTALL_DISABLE_TELEMETRY", "true")
+        .stdout(std::io::stderr());
+    run(away(&mut command))
 }
 
 /// Runs a command where neither this workspace's configuration nor the flags of its developer apply.

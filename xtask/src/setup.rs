@@ -77,6 +77,10 @@ fn toolchain(places: &Places, machine: &Machine) -> Result<Toolchain> {
         Ok(toolchain) => return Ok(toolchain),
         Err(missing) => missing,
     };
+    if let Some(named) = places.unusable_choice() {
+        // Whoever chose wants that one and no other; nothing is installed in its place.
+        bail!("the XDP programs cannot be compiled as the environment wants: {named}");
+    }
     say(&format!("the XDP programs cannot be compiled yet: {missing}"));
     let mut failures = Vec::new();
     // What is there first: a compiler may lack nothing but a linker.
@@ -100,7 +104,7 @@ fn toolchain(places: &Places, machine: &Machine) -> Result<Toolchain> {
     }
     // Last, because it takes longest: where there is no LLVM to build bpf-linker against.
     let newest = compilers(places).0.into_iter().max_by_key(|compiler| compiler.version);
-    if let (Some(compiler), None) = (newest, &places.linker) {
+    if let Some(compiler) = newest {
         match linker::install_prebuilt(places, &compiler) {
             Ok(()) => return find(places).map_err(|missing| anyhow!("{missing}")),
             Err(error) => failures.push(error),
@@ -120,8 +124,6 @@ fn toolchain(places: &Places, machine: &Machine) -> Result<Toolchain> {
 fn with_linker(places: &Places, machine: &Machine, compiler: Compiler) -> Result<Toolchain> {
     let linker = match find_linker(places, compiler.llvm) {
         Ok(linker) => linker,
-        // What the environment names is not ours to replace.
-        Err(lacks) if places.linker.is_some() => bail!("{}", lacks.join("; ")),
         Err(_) => {
             linker::install(places, machine, compiler.llvm)?;
             find_linker(places, compiler.llvm).map_err(|lacks| anyhow!("{}", lacks.join("; ")))?
