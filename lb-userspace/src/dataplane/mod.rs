@@ -18,6 +18,7 @@ mod pins;
 mod records;
 mod region;
 mod spec;
+mod unlink;
 
 pub use adopt::{Adopted, AdoptedMember, AdoptedService};
 pub use agent::{AgentMaps, AgentView};
