@@ -266,8 +266,7 @@ impl<'p> Agent<'p> {
             );
         }
         for other in self.places.pins.linked_interfaces().iter().filter(|other| *other != interface) {
-            let path = self.places.pins.link(other);
-            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            self.places.pins.remove_link(other)?;
             log::info!("detached from {other}");
         }
         Ok(attachment)

@@ -23,6 +23,7 @@ mod spec;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unlink;
 
 pub use adopt::{Adopted, AdoptedMember, AdoptedService};
 pub use agent::{AgentMaps, AgentView};

@@ -11,7 +11,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-use super::DataplaneError;
+use super::{DataplaneError, unlink::unlink};
 
 const BPFFS: &str = "/sys/fs/bpf";
 const LINK: &str = "link-";
@@ -114,8 +114,17 @@ impl Pins {
             .next()
     }
 
-    /// Removes every pin of every version, links first, and says what went. Links that lose their last reference
-    /// detach from their interface.
+    /// Takes the program off one interface, at once, and removes the pin of that link.
+    ///
+    /// # Errors
+    /// When the pin cannot be removed.
+    pub fn remove_link(&self, interface: &str) -> Result<(), DataplaneError> {
+        let path = self.link(interface);
+        unlink(&path).map_err(|error| DataplaneError::Pin { path, error })
+    }
+
+    /// Removes every pin of every version, links first, and says what went. The program is off its interfaces when this
+    /// returns.
     ///
     /// # Errors
     /// The first pin that cannot be removed, with the reason.
@@ -125,7 +134,8 @@ impl Pins {
             let mut pins = entries(&version);
             pins.sort_by_key(|p| !is_link(p));
             for pin in pins {
-                fs::remove_file(&pin).map_err(|error| DataplaneError::Pin { path: pin.clone(), error })?;
+                let gone = if is_link(&pin) { unlink(&pin) } else { fs::remove_file(&pin) };
+                gone.map_err(|error| DataplaneError::Pin { path: pin.clone(), error })?;
                 match pin.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(LINK)) {
                     Some(interface) => removed.interfaces.push(interface.to_owned()),
                     None => removed.maps += 1,

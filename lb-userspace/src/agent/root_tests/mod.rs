@@ -117,7 +117,12 @@ async fn with_agent(
     let (send, lines) = mpsc::unbounded_channel();
     let mut out = Out::to(Lines(send, Vec::new()));
     let mut handle = Outside { signals, lines };
-    let agent = super::run::run(options, places, receive, &mut out);
+    // Its end closes the channel, so that nobody waits for events that cannot come.
+    let agent = async {
+        let ended = super::run::run(options, places, receive, &mut out).await;
+        drop(out);
+        ended.inspect_err(|error| eprintln!("the agent ended: {error:#}"))
+    };
     let visitor = async {
         outside(&mut handle).await;
         // It may have ended by itself.
