@@ -217,6 +217,7 @@ mod tests {
                 protocol: Protocol::Tcp,
                 affinity: Affinity::Source,
                 forward: Forward::L2,
+                tracking: None,
                 health: Health::default(),
                 limit: Some(Limit { anonymous: Rate { rate: 1000, burst: 50 } }),
                 backends: vec![Backend {
