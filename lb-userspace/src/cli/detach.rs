@@ -9,19 +9,15 @@ use super::{context::Context, exit::Failure, output::log_to_stderr, table::print
 ///
 /// Traffic of the services is no longer balanced from that moment on, and every remembered flow is forgotten.
 #[derive(Debug, Args)]
-pub(super) struct Detach {
-    /// Even while the daemon runs; it then works on a datapath that no packet reaches
-    #[arg(long)]
-    force: bool,
-}
+pub(super) struct Detach {}
 
 impl Detach {
     pub(super) fn run(&self, cx: &mut Context<'_>) -> Result<(), Failure> {
         log_to_stderr("warn");
         let name = &cx.global.name;
-        if !self.force && cx.client().get("/healthz").is_ok() {
+        if cx.client().get("/healthz").is_ok() {
             return Err(Failure::Failed(anyhow::anyhow!(
-                "the daemon of instance '{name}' runs: stop it first (SIGTERM), or detach under its feet with --force"
+                "the daemon of instance '{name}' runs: stop it first (SIGTERM)"
             )));
         }
         let removed = (cx.hooks.detach)(name).map_err(Failure::Failed)?;

@@ -276,7 +276,7 @@ fn detach_says_what_it_removed_and_waits_for_the_daemon_to_stop() {
     let refused = ask(&daemon, "detach");
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("stop it first (SIGTERM)"), "{}", refused.stderr);
-    assert_eq!(ask(&daemon, "detach --force").stdout, "removed link of eth0\nremoved pins\n");
+    assert_eq!(lb("--socket /nowhere detach").stdout, "removed link of eth0\nremoved pins\n");
     let gone = "--socket /nowhere --name gone detach";
     assert!(lb(gone).stdout.starts_with("nothing to remove: no balancer of instance 'gone'"));
     let json: Value = serde_json::from_str(&lb(&format!("{gone} --json")).stdout).unwrap();

@@ -278,11 +278,12 @@ impl Desired {
             used.insert(input.clone(), tables.clone());
             return Ok(tables);
         }
-        let members: Vec<maglev::Member> = input
-            .members
-            .iter()
-            .map(|(identity, weight)| maglev::Member { identity: *identity, weight: *weight })
-            .collect();
+        // A free index has no identity, and no two members may have the same.
+        let member = |(index, (identity, weight)): (u64, &(u64, u32))| maglev::Member {
+            identity: if *identity == 0 { u64::MAX - index } else { *identity },
+            weight: *weight,
+        };
+        let members: Vec<maglev::Member> = (0u64..).zip(&input.members).map(member).collect();
         let (order, base) = match cached {
             Some(tables) => (Arc::clone(&tables.order), Arc::clone(&tables.base)),
             None => {

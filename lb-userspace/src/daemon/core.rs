@@ -146,7 +146,10 @@ impl Core {
                 return Err(error);
             }
         };
+        let known: BTreeSet<IpAddr> = vips(&self.config).collect();
+        let fresh: Vec<IpAddr> = vips(&config).filter(|vip| !known.contains(vip)).collect();
         self.config = config;
+        self.announce(&fresh);
         self.health.retain(&self.config);
         let health = &self.health;
         // Known to be ready from before (renamed, or moved within a reload): nothing to wait for.
@@ -326,6 +329,10 @@ fn check_port(service: &Service, backend: Option<u16>) -> u16 {
     } else {
         80
     })
+}
+
+fn vips(config: &Config) -> impl Iterator<Item = IpAddr> {
+    config.services.iter().flat_map(|s| s.addresses.iter().copied())
 }
 
 /// All addresses that a way is needed to.

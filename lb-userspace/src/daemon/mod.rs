@@ -58,9 +58,9 @@ pub fn detach(name: &str) -> anyhow::Result<Vec<String>> {
     let _lock = lock::InstanceLock::take(name).context("stop the daemon first")?;
     let pins = crate::dataplane::Pins::balancer(name);
     let removed = start::block_on(start::detach(&pins))?;
-    let mut words: Vec<String> = removed.interfaces.iter().map(|i| format!("detached from {i}")).collect();
+    let mut words: Vec<String> = removed.interfaces.iter().map(|i| format!("the program on {i}")).collect();
     if removed.maps > 0 {
-        words.push(format!("removed {} maps", removed.maps));
+        words.push(format!("{} maps", removed.maps));
     }
     Ok(words)
 }

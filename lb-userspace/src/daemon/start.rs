@@ -34,7 +34,7 @@ use crate::{
     health::{Checker, Event, HealthState, TargetKey},
     net::{
         Netlink, announce,
-        links::{Inventory, Link},
+        links::Inventory,
         nexthop::{self, Resolver},
         xdp_state::{self, AttachMode},
     },
@@ -327,26 +327,29 @@ impl Core {
             let attachment =
                 dataplane::attach(program, &self.pins, &name, self.config.daemon.xdp_mode, current)?;
             self.attachments.push(attachment);
-            self.announce(link);
         }
+        let vips: Vec<IpAddr> = self.config.services.iter().flat_map(|s| s.addresses.clone()).collect();
+        self.announce(&vips);
         Ok(())
     }
 
-    /// Tells the link where the VIPs are, if configured; runs beside everything else.
-    fn announce(&self, link: &Link) {
-        if self.config.daemon.announce != Announce::Arp {
+    /// Tells the links where these VIPs are, if configured; runs beside everything else.
+    pub(super) fn announce(&self, vips: &[IpAddr]) {
+        if self.config.daemon.announce != Announce::Arp || vips.is_empty() {
             return;
         }
-        let vips: Vec<IpAddr> = self.config.services.iter().flat_map(|s| s.addresses.clone()).collect();
-        if let Err(error) = announce::subscribe(link, &vips) {
-            warn!("{}: questions for IPv6 VIPs may not get through: {error}", link.name);
-        }
-        let link = link.clone();
-        tokio::spawn(async move {
-            if let Err(error) = announce::send_gratuitous(&link, &vips).await {
-                warn!("VIPs were not announced on {}: {error}", link.name);
+        for attachment in &self.attachments {
+            let Ok(link) = self.links.by_name(&attachment.interface) else { continue };
+            if let Err(error) = announce::subscribe(link, vips) {
+                warn!("{}: questions for IPv6 VIPs may not get through: {error}", link.name);
             }
-        });
+            let (link, vips) = (link.clone(), vips.to_vec());
+            tokio::spawn(async move {
+                if let Err(error) = announce::send_gratuitous(&link, &vips).await {
+                    warn!("VIPs were not announced on {}: {error}", link.name);
+                }
+            });
+        }
     }
 
     /// Keeps the MAC addresses that answers carry.

@@ -17,6 +17,7 @@ use crate::{
     lb_process::{AgentProcess, LbProcess, has_xdp},
     site::at_once,
     topology::{World, world::Host},
+    view::View,
     wait::wait_for,
 };
 
@@ -96,7 +97,8 @@ impl Scene {
         let arguments = ["--interface", &world.lb.interface, "--detach-on-exit"];
         let lb = LbProcess::start_with(&world.lb, &config.to_toml()?, &arguments)?;
         wait_for("every backend to be in service", READY_LIMIT, || {
-            lb.view().is_ok_and(|view| view.is_settled())
+            // By the command, as its user would: what `lb` is here may be a stand-in.
+            lb.status().is_ok_and(|status| View(status).is_settled())
         })?;
         Ok(Self { lb, agents, _servers: servers, world, _folder: folder, mode })
     }
@@ -131,7 +133,7 @@ impl Scene {
 
     /// The daemon's word for the state of each backend, and why; empty when it does not answer.
     pub(super) fn states(&self) -> Vec<(String, String)> {
-        let Ok(view) = self.lb.view() else { return Vec::new() };
+        let Ok(view) = self.lb.status().map(View) else { return Vec::new() };
         let word = |backend: &Value, key: &str| backend[key].as_str().unwrap_or_default().to_owned();
         view.backends()
             .map(|backend| {
