@@ -111,10 +111,20 @@ fn native_mode_where_the_driver_has_none() {
     ip(&world.lb, &["link", "add", "br7", "type", "bridge"]);
     ip(&world.lb, &["link", "set", "br7", "up"]);
     let text = config.to_toml().unwrap();
-    is_refused(&world.lb, &text, &["--interface", "br7"], &["br7", "native"]);
+    is_refused(&world.lb, &text, &["--interface", "br7"], &["br7", "native", "xdp_mode"]);
     // One of two: the other one is let go as well.
     let both = ["--interface", "eth0", "--interface", "br7"];
     is_refused(&world.lb, &text, &both, &["br7", "native"]);
+    assert!(!has_xdp(&world.lb.ns.entry(), "eth0").unwrap());
+}
+
+#[test]
+fn an_address_for_metrics_that_is_taken() {
+    let world = world();
+    let _taken = world.lb.ns.run(|| Ok(std::net::TcpListener::bind(("127.0.0.1", 9870))?)).unwrap();
+    let text = config(&world).to_toml().unwrap();
+    let text = text.replace("[daemon]", "[daemon]\nlisten = \"127.0.0.1:9870\"");
+    is_refused(&world.lb, &text, &["--interface", "eth0"], &["127.0.0.1:9870"]);
     assert!(!has_xdp(&world.lb.ns.entry(), "eth0").unwrap());
 }
 
