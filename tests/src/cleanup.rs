@@ -228,9 +228,10 @@ fn remove_namespace(name: &str) -> Result<()> {
     last.and(remove_path(&path))
 }
 
-/// Removes every path; the first error counts.
+/// Removes every path, also after an error; the first error counts.
 fn remove_all_of<'a>(paths: impl Iterator<Item = &'a String>) -> Result<()> {
-    paths.fold(Ok(()), |result, path| result.and(remove_path(Path::new(path))))
+    let results: Vec<_> = paths.map(|path| remove_path(Path::new(path))).collect();
+    results.into_iter().collect()
 }
 
 fn remove_path(path: &Path) -> Result<()> {
