@@ -38,16 +38,25 @@ pub const PREFIX: &str = "lbt-";
 pub const NETNS_DIR: &str = "/run/netns";
 /// Where `lb` keeps its pins, one directory per instance.
 pub const PIN_DIR: &str = "/sys/fs/bpf/lb";
-/// Where `lb` keeps its sockets.
+/// Where `lb` keeps its sockets and locks.
 pub const SOCKET_DIR: &str = "/run/lb";
+/// Where `lb agent` keeps its pins, one directory per instance.
+pub const AGENT_PIN_DIR: &str = "/sys/fs/bpf/lb-agent";
+/// Where `lb agent` keeps its locks.
+const AGENT_RUN_DIR: &str = "/run/lb-agent";
+/// Where both keep what outlives a boot; an agent's files have a word before the instance's name.
+const STATE_DIR: &str = "/var/lib/lb";
+const STATE_WORDS: [&str; 2] = ["agent-", "answer-"];
 
 /// Something of ours on the machine. The order is the order of removal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Item {
     /// A named network namespace, with every process in it.
     Namespace(String),
-    /// Pins and socket of an instance of `lb`.
+    /// Pins, socket, locks and seed of an instance of `lb`.
     Instance(String),
+    /// Pins, lock and records of an instance of `lb agent`.
+    Agent(String),
     /// A file or directory.
     Path(PathBuf),
 }
@@ -194,8 +203,15 @@ pub(crate) fn remove(item: &Item) -> Result<()> {
     match item {
         Item::Namespace(name) => remove_namespace(name),
         Item::Instance(name) => {
-            remove_path(&Path::new(PIN_DIR).join(name))?;
-            remove_path(&Path::new(SOCKET_DIR).join(format!("{name}.sock")))
+            let run = ["sock", "sock.lock", "lock"].map(|end| format!("{SOCKET_DIR}/{name}.{end}"));
+            remove_all_of(
+                [format!("{PIN_DIR}/{name}"), format!("{STATE_DIR}/{name}.seed")].iter().chain(&run),
+            )
+        }
+        Item::Agent(name) => {
+            let state = STATE_WORDS.map(|word| format!("{STATE_DIR}/{word}{name}.json"));
+            let rest = [format!("{AGENT_PIN_DIR}/{name}"), format!("{AGENT_RUN_DIR}/{name}.lock")];
+            remove_all_of(rest.iter().chain(&state))
         }
         Item::Path(path) => remove_path(path),
     }
@@ -210,6 +226,12 @@ fn remove_namespace(name: &str) -> Result<()> {
         Err(error) => last = last.and(Err(error).with_context(|| format!("unmounting {}", path.display()))),
     }
     last.and(remove_path(&path))
+}
+
+/// Removes every path, also after an error; the first error counts.
+fn remove_all_of<'a>(paths: impl Iterator<Item = &'a String>) -> Result<()> {
+    let results: Vec<_> = paths.map(|path| remove_path(Path::new(path))).collect();
+    results.into_iter().collect()
 }
 
 fn remove_path(path: &Path) -> Result<()> {
@@ -248,7 +270,9 @@ pub fn sweep() -> Vec<String> {
     let mut items: Vec<Item> = Vec::new();
     items.extend(dead_names(Path::new(NETNS_DIR)).into_iter().map(Item::Namespace));
     items.extend(dead_names(Path::new(PIN_DIR)).into_iter().map(Item::Instance));
-    for folder in [PathBuf::from(SOCKET_DIR), env::temp_dir()] {
+    items.extend(dead_names(Path::new(AGENT_PIN_DIR)).into_iter().map(Item::Agent));
+    let folders = [SOCKET_DIR, AGENT_RUN_DIR, STATE_DIR].map(PathBuf::from);
+    for folder in folders.into_iter().chain([env::temp_dir()]) {
         items.extend(dead_names(&folder).into_iter().map(|name| Item::Path(folder.join(name))));
     }
     remove_all(items.iter());
@@ -256,7 +280,7 @@ pub fn sweep() -> Vec<String> {
         .into_iter()
         .map(|item| match item {
             Item::Namespace(name) => format!("namespace {name}"),
-            Item::Instance(name) => format!("pins of {name}"),
+            Item::Instance(name) | Item::Agent(name) => format!("pins of {name}"),
             Item::Path(path) => path.display().to_string(),
         })
         .collect()
@@ -278,6 +302,7 @@ pub fn namespaces_of(pid: u32) -> Vec<String> {
 
 /// The pid in a name of ours.
 fn owner(name: &str) -> Option<i32> {
+    let name = STATE_WORDS.iter().find_map(|word| name.strip_prefix(word)).unwrap_or(name);
     let (pid, rest) = name.strip_prefix(PREFIX)?.split_once('-')?;
     rest.starts_with(|c: char| c.is_ascii_digit()).then(|| pid.parse().ok()).flatten().filter(|pid| *pid > 0)
 }
@@ -294,6 +319,7 @@ mod tests {
     #[test]
     fn only_names_of_our_form_have_an_owner() {
         assert_eq!(owner("lbt-4711-3-client"), Some(4711));
+        assert_eq!(owner("agent-lbt-4711-3-b1.json"), Some(4711));
         for foreign in [
             "lbt-",
             "lbt-4711",
@@ -302,6 +328,7 @@ mod tests {
             "lbt-0-1-a",
             "lbt-4711-client",
             "lb-1-2-a",
+            "agent-main.json",
         ] {
             assert_eq!(owner(foreign), None, "{foreign}");
         }

@@ -51,6 +51,19 @@ struct Instance {
 #[derive(Debug)]
 pub struct LbProcess(Instance);
 
+/// How a balancer refused to run.
+#[derive(Debug)]
+pub struct Refused {
+    /// What it said.
+    pub output: Output,
+    /// Pins and socket that it has made all the same.
+    pub left: Vec<PathBuf>,
+}
+
+fn socket_of(name: &str) -> PathBuf {
+    Path::new(cleanup::SOCKET_DIR).join(format!("{name}.sock"))
+}
+
 /// An agent on a backend.
 #[derive(Debug)]
 pub struct AgentProcess {
@@ -79,6 +92,36 @@ impl LbProcess {
         Ok(lb)
     }
 
+    /// `lb run` that is expected to refuse, under a name of its own, with what it leaves behind.
+    ///
+    /// # Errors
+    /// When it cannot be run, or is still running after a while.
+    pub fn refused(host: &Host, config: &str, arguments: &[&str]) -> Result<Refused> {
+        let name = cleanup::unique_name(&host.name);
+        let item = item("run", &name);
+        let _ticket = cleanup::register(item.clone())?;
+        let refused = Self::refused_as(&name, host, config, arguments);
+        cleanup::remove(&item)?;
+        refused
+    }
+
+    /// The same under a given name.
+    ///
+    /// # Errors
+    /// When it cannot be run, or is still running after a while.
+    pub fn refused_as(name: &str, host: &Host, config: &str, arguments: &[&str]) -> Result<Refused> {
+        mount_bpffs()?;
+        let folder = Folder::new(&host.name)?;
+        let file = folder.path().join("lb.toml");
+        fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
+        let mut command = host.ns.entry().command(binaries::lb()?);
+        command.arg("run").arg("--config").arg(&file).args(["--name", name]).args(arguments);
+        let output = run(command, START_LIMIT)?;
+        let places = [Path::new(cleanup::PIN_DIR).join(name), socket_of(name)];
+        let left = places.into_iter().filter(|path| path.exists()).collect();
+        Ok(Refused { output, left })
+    }
+
     /// Starts the daemon again, after [`LbProcess::stop`] or [`LbProcess::kill`], with the same file and name.
     ///
     /// # Errors
@@ -88,7 +131,20 @@ impl LbProcess {
         self.wait_up()
     }
 
-    fn wait_up(&mut self) -> Result<()> {
+    /// The same without waiting until it answers, only until `ready` is true.
+    ///
+    /// # Errors
+    /// When it ends first.
+    pub fn start_again_until(&mut self, state: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
+        self.0.spawn_again()?;
+        self.0.process.wait_ready(state, START_LIMIT, |_| ready())
+    }
+
+    /// Waits until it answers, after [`LbProcess::start_again_until`].
+    ///
+    /// # Errors
+    /// When it ends first.
+    pub fn wait_up(&mut self) -> Result<()> {
         let socket = self.socket();
         let instance = &mut self.0;
         // The cheap look first; the real one costs a process.
@@ -167,7 +223,13 @@ impl LbProcess {
     /// Its unix socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        Path::new(cleanup::SOCKET_DIR).join(format!("{}.sock", self.0.name))
+        socket_of(&self.0.name)
+    }
+
+    /// The directory of its pins.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        Path::new(cleanup::PIN_DIR).join(&self.0.name)
     }
 
     /// Its configuration file, which the command line edits.
@@ -249,7 +311,7 @@ impl Instance {
         let binary = binaries::lb()?;
         mount_bpffs()?;
         let name = cleanup::unique_name(&host.name);
-        let item = Item::Instance(name.clone());
+        let item = item(verb, &name);
         let folder = Folder::new(&host.name)?;
         let ticket = cleanup::register(item.clone())?;
         let file = folder.path().join("lb.toml");
@@ -273,9 +335,13 @@ impl Instance {
 
     fn remove(&mut self) -> Result<()> {
         self.process.kill()?;
-        let detached = if Path::new(cleanup::PIN_DIR).join(&self.name).exists() {
+        let (pins, words): (_, &[&str]) = match self.item {
+            Item::Agent(_) => (cleanup::AGENT_PIN_DIR, &["agent", "detach"]),
+            _ => (cleanup::PIN_DIR, &["detach"]),
+        };
+        let detached = if Path::new(pins).join(&self.name).exists() {
             let mut command = self.ns.command(&self.binary);
-            command.args(["detach", "--name", &self.name]);
+            command.args(words).args(["--name", &self.name]);
             output_of(command, CALL_LIMIT).map(drop)
         } else {
             Ok(())
@@ -283,6 +349,11 @@ impl Instance {
         // Whether or not `lb` could: the pins go.
         cleanup::remove(&self.item).and(detached)
     }
+}
+
+/// What `lb <verb> --name <name>` puts on the machine.
+fn item(verb: &str, name: &str) -> Item {
+    if verb == "agent" { Item::Agent(name.into()) } else { Item::Instance(name.into()) }
 }
 
 impl Drop for Instance {

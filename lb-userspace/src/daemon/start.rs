@@ -56,9 +56,25 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let pins = Pins::balancer(&options.name);
 
     let unix = UnixServer::bind(&socket, None).await?;
+    let before = pins.now();
     let started = tokio::select! {
-        started = Started::new(options, &pins) => started?,
-        () = stop.wait() => return Ok(()),
+        started = Started::new(options, &pins) => started,
+        () = stop.wait() => {
+            pins.back_to(&before)?;
+            if detach_on_exit {
+                detach(&pins).await?;
+            }
+            return Ok(());
+        }
+    };
+    let started = match started {
+        Ok(started) => started,
+        Err(error) => {
+            if let Err(left) = pins.back_to(&before) {
+                warn!("not everything that this start had made is gone: {left}");
+            }
+            return Err(error);
+        }
     };
     let result = started.serve(unix, &mut stop).await;
     if detach_on_exit {
@@ -106,6 +122,8 @@ impl Stop {
 /// A daemon whose datapath is in force.
 struct Started {
     core: Core,
+    /// Metrics and status page, where they are wanted.
+    tcp: Option<TcpServer>,
     health: mpsc::Receiver<Event>,
     routes: watch::Receiver<Arc<nexthop::Snapshot>>,
     links: watch::Receiver<Arc<Inventory>>,
@@ -123,6 +141,11 @@ impl Started {
         let modes = check_interfaces(&config, &links, &netlink, pins).await?;
         check_vips(&config, &links)?;
         let (seed, seed_is_own) = seed::of(config.daemon.hash_seed, &options.name)?;
+        // An address that is taken is known before anything is attached.
+        let tcp = match config.daemon.listen {
+            Some(address) => Some(TcpServer::bind(address).await?),
+            None => None,
+        };
 
         let loaded = dataplane::load(Some(pins), &Capacity::for_config(&config))?;
         let mut desired = Desired::new(seed);
@@ -172,7 +195,7 @@ impl Started {
         core.apply(config)?;
         core.attach(&modes, &links)?;
         core.say_hello(loaded.adopted);
-        Ok(Self { core, health: events, routes, links: links_now })
+        Ok(Self { core, tcp, health: events, routes, links: links_now })
     }
 
     /// Answers requests and follows the world until told to stop.
@@ -188,8 +211,7 @@ impl Started {
             }
         };
         let mut servers = vec![tokio::spawn(unix.serve(handle.clone(), ended(&end)))];
-        if let Some(address) = self.core.config.daemon.listen {
-            let tcp = TcpServer::bind(address).await?;
+        if let Some(tcp) = self.tcp.take() {
             servers.push(tokio::spawn(tcp.serve(handle.clone(), ended(&end))));
         }
         drop(handle);

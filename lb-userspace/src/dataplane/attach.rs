@@ -135,7 +135,11 @@ fn fresh(
             Err(error) => failures.push(format!("{name} mode: {}", text(&error))),
         }
     }
-    Err(DataplaneError::Attach { interface: interface.into(), error: failures.join("; ") })
+    let mut error = failures.join("; ");
+    if mode == XdpMode::Native {
+        error.push_str("; xdp_mode = \"auto\" falls back to generic mode");
+    }
+    Err(DataplaneError::Attach { interface: interface.into(), error })
 }
 
 /// The innermost cause: what the kernel said.

@@ -123,6 +123,29 @@ impl Pins {
         unlink(&path).map_err(|error| DataplaneError::Pin { path, error })
     }
 
+    /// What is pinned now, for [`Pins::back_to`].
+    pub fn now(&self) -> Vec<PathBuf> {
+        entries(&self.versioned)
+    }
+
+    /// Removes what has been pinned since `before`, links first: for a start that did not come to its end.
+    ///
+    /// # Errors
+    /// The first pin that cannot be removed, with the reason.
+    pub fn back_to(&self, before: &[PathBuf]) -> Result<(), DataplaneError> {
+        let mut added = entries(&self.versioned);
+        added.retain(|pin| !before.contains(pin));
+        added.sort_by_key(|pin| !is_link(pin));
+        for pin in added {
+            unlink(&pin).map_err(|error| DataplaneError::Pin { path: pin.clone(), error })?;
+        }
+        for directory in [&self.versioned, &self.instance] {
+            // One that is not empty stays, which is right.
+            let _ = fs::remove_dir(directory);
+        }
+        Ok(())
+    }
+
     /// Removes every pin of every version, links first, and says what went. The program is off its interfaces when this
     /// returns.
     ///
