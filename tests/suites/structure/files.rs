@@ -22,6 +22,7 @@ const UNSAFE: [(&str, &str); 19] = [
     ("lb-userspace/src/dataplane/host.rs", "memory as atomic words"),
     ("lb-userspace/src/dataplane/region.rs", "mapped memory"),
     ("lb-userspace/src/dataplane/sweep.rs", "mapped memory as atomic words"),
+    ("lb-userspace/src/dataplane/unlink.rs", "system calls"),
     ("lb-userspace/src/net/announce/multicast.rs", "an ioctl"),
     ("lb-userspace/src/net/announce/socket.rs", "packet sockets"),
     ("lb-userspace/src/net/root_tests/xdp.rs", "system calls"),
