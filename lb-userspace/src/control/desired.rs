@@ -296,7 +296,9 @@ impl Desired {
         let installed = if available.iter().all(|a| *a) {
             Arc::clone(&base)
         } else {
-            Arc::from(table::with_health(&order, &base, &available))
+            let mut installed = Vec::new();
+            table::apply_health(&order, &base, &available, &mut installed, &mut self.scratch);
+            Arc::from(installed)
         };
         let tables = Tables { order, base, available, installed };
         used.insert(input.clone(), tables.clone());
@@ -315,8 +317,8 @@ impl Desired {
                 .unwrap_or_default()
         };
         TableReport {
-            desired_digest: table::digest(base.map_or(&owners[..], |base| &base[..]), identity),
-            installed_digest: table::digest(&owners, identity),
+            desired_digest: table::owners_digest(base.map_or(&owners[..], |base| &base[..]), identity),
+            installed_digest: table::owners_digest(&owners, identity),
             shares: table::shares(&owners, service.members.len()),
         }
     }

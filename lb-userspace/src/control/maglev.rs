@@ -48,7 +48,10 @@ pub fn shares(order: &Rendezvous) -> Vec<u32> {
 }
 
 fn ranked_shares(order: &Rendezvous) -> Vec<u32> {
-    let claims: Vec<share::Claim> =
-        order.ranks().iter().map(|&member| order.runner(member)).map(|r| (r.weight, r.odd)).collect();
+    let runners = order.ranks().iter().map(|&member| order.runner(member));
+    let claims: Vec<_> = runners.map(|r| share::Claim { weight: r.weight, odd: r.odd }).collect();
     share::divide(&claims, order.slots())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,27 +8,33 @@
 
 use sha2::{Digest, Sha256};
 
-use super::rendezvous::{EMPTY, Rendezvous, Slot};
+use super::{
+    race::{self, Scratch},
+    rendezvous::{EMPTY, Rendezvous, Slot},
+};
 
-/// The base table with the slots of unavailable members handed on; all [`EMPTY`] when nobody is available.
-///
-/// Costs one look at every slot, and one question to every member for each slot that is handed on.
-#[must_use]
-pub fn with_health(order: &Rendezvous, base: &[Slot], available: &[bool]) -> Vec<Slot> {
-    let is_available = |member: usize| available.get(member).copied().unwrap_or(false);
-    let hand_on = |(slot, &owner): (u32, &Slot)| {
-        if owner == EMPTY || is_available(usize::from(owner)) {
-            return owner;
-        }
-        order.next_owner(slot, is_available).unwrap_or(EMPTY)
-    };
-    (0u32..).zip(base).map(hand_on).collect()
+/// Writes to `out` the base table with each slot of a member that is not available given to the first member in the
+/// slot's order that is. If none with a weight is available those slots are [`EMPTY`]. A pure function of its input.
+pub fn apply_health(
+    order: &Rendezvous,
+    base: &[Slot],
+    available: &[bool],
+    out: &mut Vec<Slot>,
+    scratch: &mut Scratch,
+) {
+    let is_available = |member: Slot| available.get(usize::from(member)).copied().unwrap_or(false);
+    out.clear();
+    out.extend(base.iter().map(|&member| if is_available(member) { member } else { EMPTY }));
+    if out.contains(&EMPTY) {
+        let stand_ins = order.ranks().iter().copied().filter(|&member| is_available(member));
+        race::run(order, stand_ins.map(|member| (member, u32::MAX)), out, scratch);
+    }
 }
 
 /// What two balancers compare: the identities of the owners, slot by slot, since indices may differ between balancers
 /// that saw members come and go in another order. First eight bytes of SHA-256, in hex.
 #[must_use]
-pub fn digest(table: &[Slot], identity: impl Fn(Slot) -> u64) -> String {
+pub fn owners_digest(table: &[Slot], identity: impl Fn(Slot) -> u64) -> String {
     let mut hash = Sha256::new();
     hash.update((table.len() as u64).to_le_bytes());
     for owner in table {
@@ -38,22 +44,36 @@ pub fn digest(table: &[Slot], identity: impl Fn(Slot) -> u64) -> String {
     hex::encode(&hash.finalize()[..8])
 }
 
+/// How many slots have different owners. Slots that only one of the tables has count.
+#[must_use]
+pub fn moved(old: &[Slot], new: &[Slot]) -> u32 {
+    let changed = old.iter().zip(new).filter(|(old, new)| old != new).count();
+    (changed + old.len().abs_diff(new.len())) as u32
+}
+
+/// Tells tables apart: the first 8 bytes of SHA-256 over a label, the length (`u32`) and the slots (`u16`), all little
+/// endian.
+#[cfg(test)]
+pub(super) fn digest(table: &[Slot]) -> [u8; 8] {
+    let mut bytes = Vec::with_capacity(4 + 2 * table.len());
+    bytes.extend((table.len() as u32).to_le_bytes());
+    bytes.extend(table.iter().flat_map(|slot| slot.to_le_bytes()));
+    let hash: [u8; 32] = Sha256::new().chain_update(b"lb table").chain_update(bytes).finalize().into();
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    first
+}
+
 /// How many slots each of `members` members owns, by index.
 #[must_use]
 pub fn shares(table: &[Slot], members: usize) -> Vec<u32> {
     let mut shares = vec![0; members];
-    for owner in table {
-        if let Some(share) = shares.get_mut(usize::from(*owner)) {
+    for &slot in table {
+        if let Some(share) = shares.get_mut(usize::from(slot)) {
             *share += 1;
         }
     }
     shares
-}
-
-/// How many slots have another owner.
-#[must_use]
-pub fn moved(old: &[Slot], new: &[Slot]) -> usize {
-    old.iter().zip(new).filter(|(old, new)| old != new).count() + old.len().abs_diff(new.len())
 }
 
 #[cfg(test)]
@@ -62,7 +82,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{digest, moved, shares, with_health};
+    use super::{apply_health, moved, owners_digest, shares};
     use crate::control::{
         maglev::{self, Member, Scratch},
         rendezvous::{EMPTY, Rendezvous, Slot},
@@ -82,6 +102,12 @@ mod tests {
         (order, table)
     }
 
+    fn with_health(order: &Rendezvous, base: &[Slot], available: &[bool]) -> Vec<Slot> {
+        let mut out = Vec::new();
+        apply_health(order, base, available, &mut out, &mut Scratch::default());
+        out
+    }
+
     fn identities(members: &[Member]) -> impl Fn(Slot) -> u64 {
         move |i| members[usize::from(i)].identity
     }
@@ -92,13 +118,16 @@ mod tests {
         let five = members(5);
         let (_, table) = build(&five, 1009);
         let first: Vec<Slot> = table[..32].to_vec();
-        assert_eq!((digest(&table, identities(&five)).as_str(), first), (GOLDEN, GOLDEN_FIRST.to_vec()));
+        assert_eq!(
+            (owners_digest(&table, identities(&five)).as_str(), first),
+            (GOLDEN, GOLDEN_FIRST.to_vec())
+        );
         let mut weighted = members(5);
         for (i, member) in weighted.iter_mut().enumerate() {
             member.weight = 10 * (i as u32 + 1);
         }
         let (_, table) = build(&weighted, 1009);
-        assert_eq!(digest(&table, identities(&weighted)), GOLDEN_WEIGHTED);
+        assert_eq!(owners_digest(&table, identities(&weighted)), GOLDEN_WEIGHTED);
         assert_eq!(shares(&table, 5), [67, 135, 202, 269, 336]);
     }
     const GOLDEN: &str = "d9e5cbe57ffa066d";
@@ -126,7 +155,7 @@ mod tests {
             let all = members(n);
             let (_, with) = build(&all, slots);
             let (_, without) = build(&all[..n - 1], slots);
-            let share = moved(&with, &without) as f64 / f64::from(slots);
+            let share = f64::from(moved(&with, &without)) / f64::from(slots);
             assert!(share <= 1.0 / n as f64 + 0.01, "{share} of the slots moved for one of {n}");
         }
     }
@@ -137,7 +166,7 @@ mod tests {
         let backward: Vec<Member> = forward.iter().rev().copied().collect();
         let (_, a) = build(&forward, 1021);
         let (_, b) = build(&backward, 1021);
-        assert_eq!(digest(&a, identities(&forward)), digest(&b, identities(&backward)));
+        assert_eq!(owners_digest(&a, identities(&forward)), owners_digest(&b, identities(&backward)));
         assert_eq!(a.iter().map(|i| 6 - i).collect::<Vec<_>>(), b);
     }
 
