@@ -1,3 +1,5 @@
+//! Tests of `race`: properties, golden values, and the definition played slowly.
+
 use proptest::prelude::*;
 
 use super::{
