@@ -50,6 +50,9 @@ pub struct Service {
     /// `tracking`; absent: the default of protocol and affinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<Tracking>,
+    /// `settle`; absent: the default of the protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settle: Option<String>,
     /// `[service.health]`.
     pub health: Health,
     /// `[service.limit]`.
@@ -168,6 +171,7 @@ impl LbConfig {
             affinity: Affinity::Addresses,
             forward,
             tracking: None,
+            settle: None,
             health: Health::default(),
             limit: None,
             backends: backends.collect(),
@@ -218,6 +222,7 @@ mod tests {
                 affinity: Affinity::Source,
                 forward: Forward::L2,
                 tracking: None,
+                settle: None,
                 health: Health::default(),
                 limit: Some(Limit { anonymous: Rate { rate: 1000, burst: 50 } }),
                 backends: vec![Backend {

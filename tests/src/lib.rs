@@ -20,6 +20,7 @@ pub mod packet_frame;
 pub mod process;
 pub mod server;
 pub mod site;
+pub mod soak;
 pub mod tap;
 pub mod topology;
 pub mod traffic;

@@ -10,6 +10,7 @@ mod process;
 mod report;
 mod run;
 mod setup;
+mod soak;
 mod suites;
 mod test;
 mod workspace;
@@ -51,6 +52,14 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Run a soak: long-lived connections through scale events, restarts or floods, and what became of them
+    ///
+    /// All arguments go to `lab soak`: NAME [--size ci|full] [--seed N] [--json].
+    Soak {
+        /// Arguments of `lab soak`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Run the test suites, and end with the line `N passed, N failed, N skipped`
     Test {
         /// Name the suites instead of running them
@@ -68,6 +77,7 @@ fn main() -> ExitCode {
         Verb::Build { release } => build::main(release),
         Verb::Run { args } => run::main(args),
         Verb::Lab { args } => lab::main(args),
+        Verb::Soak { args } => soak::main(args),
         Verb::Test { list: true, .. } => test::list(),
         Verb::Test { list: false, suites } => test::main(&suites),
     };

@@ -41,6 +41,7 @@ pub(crate) const SUITES: &[Suite] = &[
     suite("readiness", Kind::Tests(&[&["--test", "readiness"]]), true, "backends that are not ready, refuse or hang, and come back"),
     suite("scaling", Kind::Tests(&[&["--test", "scaling"]]), true, "backends that come, go and change, and how little that moves"),
     suite("connections", Kind::Tests(&[&["--test", "connections"]]), true, "live connections through drains, additions, reweighting and restarts"),
+    suite("soak", Kind::Tests(&[&["--test", "soak"]]), true, "many live connections through random scale events, restarts and floods, in small"),
     suite("lifetime", Kind::Tests(&[&["--test", "lifetime"]]), true, "starts, stops, kills and takeovers, and starts that are refused"),
     suite("passing", Kind::Tests(&[&["--test", "passing"]]), true, "what is not for a service leaves the balancer bit by bit as it came"),
     suite("limits", Kind::Tests(&[&["--test", "limits"]]), true, "packet rates per source, measured where packets arrive"),

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::server;
+use crate::{server, soak};
 
 /// The laboratory of lb: a client, a router, a balancer and backends in network namespaces
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Verb {
     Exec(exec::Options),
     /// Name the labs that run, and what is in them
     List(exec::ListOptions),
+    /// Keep long-lived connections through everything that may happen to a balancer, and judge what became of them
+    Soak(soak::Options),
     /// Remove what labs that were killed have left
     Clean,
     /// Run the demo server of a backend in this network namespace
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
         Verb::Run(options) => run::main(&options),
         Verb::Exec(options) => exec::main(&options),
         Verb::List(options) => exec::list(&options),
+        Verb::Soak(options) => soak::main(&options),
         Verb::Clean => exec::clean(),
         Verb::Backend(options) => server::run(&options).map(|()| ExitCode::SUCCESS),
         Verb::Hold(options) => hold::main(&options),
