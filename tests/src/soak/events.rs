@@ -287,7 +287,10 @@ mod tests {
         events.causes.push(Cause { service: "web", backend: "b2".into(), began: at(10), done: at(11) });
         assert!(events.explains(&life(start, 10, 12)));
         assert!(!events.explains(&life(start, 8, 9)), "broke before");
-        assert!(!events.explains(&life(start, 13, 14)), "went on after the backend was gone, and broke later");
+        assert!(
+            !events.explains(&life(start, 13, 14)),
+            "went on after the backend was gone, and broke later"
+        );
         assert!(!events.explains(&Life { backend: "b1".into(), ..life(start, 10, 12) }));
         assert!(!events.explains(&Life { service: "six", ..life(start, 10, 12) }));
         assert!(events.explains(&Life { broken: None, ..life(start, 8, 9) }));

@@ -78,7 +78,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         eprintln!("lab: {complaint}");
     }
     let Value::Object(fields) = outcome else { bail!("an outcome has fields") };
-    let mut all = json!({ "soak": word(options.name), "size": word(size), "seed": seed });
+    let mut all = json!({ "soak": word(&options.name), "size": word(&size), "seed": seed });
     if let Value::Object(all) = &mut all {
         all.extend(fields);
         all.insert("seconds".into(), start.elapsed().as_secs().into());
@@ -99,7 +99,7 @@ fn judged(outcome: &impl Outcome) -> Result<(Value, Vec<String>)> {
 }
 
 /// A value as the command line takes it.
-fn word(value: impl ValueEnum) -> String {
+fn word(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
 }
 
