@@ -18,6 +18,7 @@ pub mod netns;
 pub mod packet;
 pub mod packet_frame;
 pub mod process;
+pub mod random;
 pub mod server;
 pub mod site;
 pub mod soak;

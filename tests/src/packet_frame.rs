@@ -94,6 +94,11 @@ impl Frame {
     }
 }
 
+/// The frame of these hexadecimal digits, as random tests print it.
+pub fn bytes(digits: &str) -> Frame {
+    Frame(hex::decode(digits).expect("an even number of hexadecimal digits"))
+}
+
 /// A frame of this EtherType with counted bytes.
 pub fn ethernet(ether_type: u16, bytes: usize) -> Frame {
     let header = Ethernet2Header { destination: HERE, source: ROUTER, ether_type: EtherType(ether_type) };

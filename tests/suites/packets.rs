@@ -1,6 +1,5 @@
-//! The packet cases: every row on the host and in the kernel, random frames in both, and the page that names them.
-//!
-//! `LB_TEST_SEED` chooses the random frames (`random` for another set each time); the seed is printed.
+//! The packet cases: every row on the host and in the kernel, every cut of them on the host, and the page that names
+//! them. Random frames are the suite `random`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,10 +14,8 @@ use lb_tests::cases::{
     host::{HostAgent, HostBalancer},
     invariants,
     kernel::{self, KernelAgent, KernelBalancer},
-    machine::{Counter, Machine, hex},
-    page,
-    random::{self, Frames},
-    rows,
+    machine::{Machine, hex},
+    page, rows,
     site::Site,
     worlds::World,
 };
@@ -133,13 +130,9 @@ fn corpus(world: World) -> Vec<Vec<u8>> {
     rows::all().iter().filter_map(here).collect()
 }
 
-/// What a frame was counted as, or what is wrong with its outcome on the host, in words.
-fn invariant(frame: &[u8], site: Option<&Site>, machine: &mut dyn Machine) -> Result<Kind, String> {
+/// What is wrong with the outcome of a frame on the host, in words.
+fn invariant(frame: &[u8], site: Option<&Site>, machine: &mut dyn Machine) -> Result<(), String> {
     let outcome = machine.run(frame, FULL_HEADROOM).map_err(|e| format!("{e:#}"))?;
-    let kind = match outcome.moved.keys().next() {
-        Some(Counter::Reason(reason)) => Kind::Reason(*reason),
-        _ => Kind::Forwarded,
-    };
     match site {
         Some(site) => {
             let snapshot = site.snapshot.as_ref().ok_or("nothing is installed")?;
@@ -147,72 +140,17 @@ fn invariant(frame: &[u8], site: Option<&Site>, machine: &mut dyn Machine) -> Re
         }
         None => invariants::agent(frame, &outcome),
     }
-    .map(|()| kind)
     .map_err(|wrong| format!("  {wrong}\n    frame {}\n    {outcome}", hex(frame)))
 }
 
-/// What frames are told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Forwarded,
-    Reason(Reason),
-}
-
-/// What random frames must reach, or they prove nothing.
-fn reachable(world: World) -> Vec<Kind> {
-    use Reason::{
-        ArpReply, Decapsulated, Fragment, Malformed, MalformedTunnel, NeighbourReply, NoBackend, NoNextHop,
-        NoSuchPort, NotIp, NotService, NotTunnel, TooBig, UnknownTunnelSource,
-    };
-    let reasons: &[Reason] = match world {
-        World::Agent => &[NotTunnel, Decapsulated, UnknownTunnelSource, MalformedTunnel],
-        _ => &[
-            NotIp,
-            NotService,
-            NoSuchPort,
-            Malformed,
-            Fragment,
-            NoBackend,
-            NoNextHop,
-            TooBig,
-            ArpReply,
-            NeighbourReply,
-        ],
-    };
-    let forwarded = (world != World::Agent).then_some(Kind::Forwarded);
-    reasons.iter().map(|reason| Kind::Reason(*reason)).chain(forwarded).collect()
-}
-
-/// Worlds that random frames go to, and how many on the host and in the kernel.
-const RANDOM: [(World, usize, usize); 2] = [(World::Main, 20_000, 2_000), (World::Agent, 5_000, 500)];
-
-#[test]
-fn host_random_frames() {
-    let seed = random::seed();
-    say(&format!("packets: LB_TEST_SEED={seed}"));
-    let mut machines = Machines::new(on_host);
-    for (world, count, _) in RANDOM {
-        let (site, machine) = machines.of(world);
-        let (mut kinds, mut complaints) = (BTreeMap::new(), Vec::new());
-        for frame in Frames::new(corpus(world), seed).take(count) {
-            match invariant(&frame, site, machine) {
-                Ok(kind) => *kinds.entry(kind).or_insert(0) += 1,
-                Err(wrong) => complaints.push(wrong),
-            }
-        }
-        report(&format!("random frames on the host in world {world:?}"), count, &complaints);
-        // Too few to be more than chance.
-        let few = |kind: &Kind| kinds.get(kind).is_none_or(|n| *n < count / 1000);
-        let missed: Vec<Kind> = reachable(world).into_iter().filter(few).collect();
-        assert!(missed.is_empty(), "hardly any random frame was {missed:?}: {kinds:?}");
-    }
-}
+/// Worlds whose frames are cut.
+const CUT: [World; 2] = [World::Main, World::Agent];
 
 /// Every frame of the table, cut at every byte.
 #[test]
 fn host_every_cut() {
     let mut machines = Machines::new(on_host);
-    for (world, ..) in RANDOM {
+    for world in CUT {
         let (site, machine) = machines.of(world);
         let mut run = 0;
         let mut complaints = Vec::new();
@@ -224,35 +162,6 @@ fn host_every_cut() {
             }
         }
         report(&format!("cut frames on the host in world {world:?}"), run, &complaints);
-    }
-}
-
-#[test]
-fn kernel_random_frames() {
-    kernel::permitted().unwrap_or_else(|e| panic!("{e}"));
-    let seed = random::seed();
-    let (mut hosts, mut kernels) = (Machines::new(on_host), Machines::new(in_kernel));
-    for (world, _, count) in RANDOM {
-        let (_, host) = hosts.of(world);
-        let (_, kernel) = kernels.of(world);
-        // The kernel takes no frame shorter than an Ethernet header.
-        let frames = Frames::new(corpus(world), seed).filter(|frame| frame.len() >= 14).take(count);
-        let differing = |frame: Vec<u8>| {
-            let expected = host.run(&frame, FULL_HEADROOM).expect("the host runs anything");
-            match kernel.run(&frame, FULL_HEADROOM) {
-                Ok(found) if !found.differs(&expected) => None,
-                Ok(found) => {
-                    Some(format!("  frame {}\n    host   {expected}\n    kernel {found}", hex(&frame)))
-                }
-                Err(error) => Some(format!("  frame {}\n    {error:#}", hex(&frame))),
-            }
-        };
-        let complaints: Vec<String> = frames.filter_map(differing).collect();
-        report(
-            &format!("random frames in the kernel in world {world:?} (LB_TEST_SEED={seed})"),
-            count,
-            &complaints,
-        );
     }
 }
 

@@ -68,6 +68,12 @@ enum Verb {
         /// Run this suite only; may be repeated
         #[arg(long = "suite", value_name = "NAME")]
         suites: Vec<String>,
+        /// How many packets the suite `random` makes; default a million
+        #[arg(long, value_name = "N")]
+        packets: Option<u64>,
+        /// What its packets are made from: a number, or `random`; default always the same
+        #[arg(long, value_name = "S")]
+        seed: Option<String>,
     },
 }
 
@@ -79,7 +85,10 @@ fn main() -> ExitCode {
         Verb::Lab { args } => lab::main(args),
         Verb::Soak { args } => soak::main(args),
         Verb::Test { list: true, .. } => test::list(),
-        Verb::Test { list: false, suites } => test::main(&suites),
+        Verb::Test { list: false, suites, packets, seed } => {
+            let chosen = [("LB_TEST_PACKETS", packets.map(|n| n.to_string())), ("LB_TEST_SEED", seed)];
+            test::main(&suites, chosen)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -38,9 +38,14 @@ pub(crate) fn list() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What suites are told through the environment: names and values of variables.
+type Told = [(&'static str, Option<String>); 2];
+
 /// The verb.
-pub(crate) fn main(names: &[String]) -> Result<ExitCode> {
+pub(crate) fn main(names: &[String], told: Told) -> Result<ExitCode> {
     let suites = choose(names).map_err(|error| anyhow!(error))?;
+    let told: Vec<(&str, String)> =
+        told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let strict = env::var_os(REQUIRE_ROOT_VAR).is_some_and(|value| value == "1");
     let refusal = Privileges::now()?.refusal();
     let mut rows = Vec::new();
@@ -51,7 +56,7 @@ pub(crate) fn main(names: &[String]) -> Result<ExitCode> {
             timed(&mut rows, suite.name, || {
                 let outcome = match &refusal {
                     Some(why) if suite.needs_root => out_of_reach(why, strict),
-                    _ => run_suite(suite, toolchain.as_ref())?,
+                    _ => run_suite(suite, toolchain.as_ref(), &told)?,
                 };
                 Ok(((), outcome))
             });
@@ -95,7 +100,7 @@ fn out_of_reach(why: &str, strict: bool) -> Outcome {
     Outcome { tally: Tally::SKIPPED, remarks: vec![remark] }
 }
 
-fn run_suite(suite: &Suite, toolchain: Option<&Toolchain>) -> Result<Outcome> {
+fn run_suite(suite: &Suite, toolchain: Option<&Toolchain>, told: &[(&str, String)]) -> Result<Outcome> {
     match suite.kind {
         Kind::Format => check(cargo("fmt").args(["--all", "--check"])),
         Kind::Clippy => {
@@ -105,7 +110,8 @@ fn run_suite(suite: &Suite, toolchain: Option<&Toolchain>) -> Result<Outcome> {
         Kind::Tests(commands) => {
             let mut sum = Outcome { tally: Tally::default(), remarks: Vec::new() };
             for args in commands {
-                let Outcome { tally, remarks } = tests(cargo("test").args(test_args(args)))?;
+                let Outcome { tally, remarks } =
+                    tests(cargo("test").args(test_args(args)).envs(told.iter().cloned()))?;
                 sum.tally += tally;
                 sum.remarks.extend(remarks);
             }

@@ -25,6 +25,13 @@ pub fn mapped(address: u32) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), address]
 }
 
+/// Whether an IPv6 destination would be taken for an IPv4 VIP in the table: no such packet is for us, or for anybody
+/// (RFC 4942 2.2).
+#[inline(always)]
+fn is_mapped(address: [u32; 4]) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == 0xffff_u32.to_be()
+}
+
 /// Takes an IPIP packet for a VIP of ours out of its tunnel, for all four pairs of families.
 ///
 /// Tunnels that are not for our VIPs pass as they came: they are somebody else's.
@@ -99,6 +106,9 @@ fn inner_of<P: Packet, T: AgentTables>(
             return Err(Verdict::pass(Reason::NotTunnel));
         };
         let bytes = ipv6::HEADER as u32;
+        if is_mapped(words(header, 24)) {
+            return Err(Verdict::pass(Reason::NotTunnel));
+        }
         (words(header, 24), header[0] >> 4 == 6, bytes, u32::from(be16(header, 4)) + bytes)
     };
     if !tables.knows_vip(vip) {

@@ -161,11 +161,20 @@ impl Machine for KernelBalancer {
     }
 
     fn run(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {
+        let outcome = self.run_uncounted(frame, headroom)?;
+        Ok(Outcome { moved: self.counted()?, ..outcome })
+    }
+
+    fn run_uncounted(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {
         let (code, output) = run(balancer(&mut self.ebpf)?, frame, headroom)?;
+        Ok(Outcome { code, ifindex: None, output, moved: Ledger::new() })
+    }
+
+    fn counted(&mut self) -> Result<Ledger> {
         let counters = read_counters(&self.ebpf)?;
         let moved = moved(&self.counters, &counters);
         self.counters = counters;
-        Ok(Outcome { code, ifindex: None, output, moved })
+        Ok(moved)
     }
 
     fn least_headroom(&self) -> usize {
@@ -229,11 +238,20 @@ impl Machine for KernelAgent {
     fn reset(&mut self) {}
 
     fn run(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {
+        let outcome = self.run_uncounted(frame, headroom)?;
+        Ok(Outcome { moved: self.counted()?, ..outcome })
+    }
+
+    fn run_uncounted(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {
         let (code, output) = run(agent(&mut self.ebpf)?, frame, headroom)?;
+        Ok(Outcome { code, ifindex: None, output, moved: Ledger::new() })
+    }
+
+    fn counted(&mut self) -> Result<Ledger> {
         let counters = read_reasons(&self.ebpf)?;
         let moved = moved(&self.counters, &counters);
         self.counters = counters;
-        Ok(Outcome { code, ifindex: None, output, moved })
+        Ok(moved)
     }
 
     fn least_headroom(&self) -> usize {

@@ -14,7 +14,6 @@ pub mod invariants;
 pub mod kernel;
 pub mod machine;
 pub mod page;
-pub mod random;
 pub mod rows;
 pub mod site;
 pub mod worlds;

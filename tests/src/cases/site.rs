@@ -1,6 +1,11 @@
 //! A site: one snapshot to install, with names for its services and members.
 
-use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    ops::RangeInclusive,
+    sync::{Arc, Mutex},
+};
 
 use lb_common::abi::{BackendInfo, slot};
 use lb_userspace::{
@@ -65,10 +70,26 @@ impl Site {
     }
 }
 
+/// Names by what stands for them, for messages.
+static NAMES: Mutex<BTreeMap<u64, String>> = Mutex::new(BTreeMap::new());
+
 /// What stands for a name in the maps: FNV-1a, never 0 for the names used here.
 pub fn identity(name: &str) -> u64 {
     name.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The name of a service or member that stands in a site.
+pub fn name_of(identity: u64) -> Option<String> {
+    NAMES.lock().ok()?.get(&identity).cloned()
+}
+
+fn named(name: &str) -> u64 {
+    let identity = identity(name);
+    if let Ok(mut names) = NAMES.lock() {
+        names.insert(identity, name.to_owned());
+    }
+    identity
 }
 
 /// A service in the making.
@@ -81,7 +102,7 @@ pub struct ServiceBuilder {
 pub fn service(name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> ServiceBuilder {
     ServiceBuilder {
         service: Service {
-            identity: identity(name),
+            identity: named(name),
             addresses: addresses.into_iter().collect(),
             ports: Ports::Ranges(vec![80..=80]),
             protocol: Protocol::Tcp,
@@ -160,7 +181,7 @@ fn member(name: &str, address: IpAddr, source: IpAddr, forward: Forward) -> Memb
     // MAC addresses differ by the name, so that no two members can be taken for each other.
     let [.., a, b] = identity(name).to_be_bytes();
     Member {
-        identity: identity(name),
+        identity: named(name),
         address,
         forward,
         alive: true,

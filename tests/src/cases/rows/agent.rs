@@ -18,7 +18,8 @@ use crate::{
 pub(super) fn rows() -> Vec<Case> {
     let pairs = Family::BOTH.into_iter().flat_map(|outer| Family::BOTH.map(|inner| (outer, inner)));
     let each = |(outer, inner)| [taken(outer, inner), left(outer, inner), refused(outer, inner)].concat();
-    let rows: Vec<Case> = pairs.flat_map(each).chain(not_tunnels()).chain(outer_headers()).collect();
+    let rows: Vec<Case> =
+        pairs.flat_map(each).chain(not_tunnels()).chain(outer_headers()).chain(mapped()).collect();
     rows.into_iter().map(|row| row.world(World::Agent)).collect()
 }
 
@@ -82,6 +83,17 @@ fn left(outer: Family, f: Family) -> Vec<Case> {
         cut("within the inner destination", 14 + ip + f.header() - 2),
         cut("one byte before the end of the inner header", 14 + ip + f.header() - 1),
     ]
+}
+
+/// Found by random frames: IPv4 VIPs stand in the agent's table as IPv6 has them, and an IPv6 packet to such an address
+/// was taken out.
+fn mapped() -> Vec<Case> {
+    let inner = packet::tcp(CLIENT.v6, WEB.v4.to_ipv6_mapped(), 80);
+    let row = |outer: Family| {
+        let name = format!("IPv6 to an IPv4 VIP's mapped address in {outer} passes");
+        passes(name, wrap(outer, &inner), NotTunnel)
+    };
+    Family::BOTH.map(row).to_vec()
 }
 
 /// For a VIP of ours, but wrong.
