@@ -6,13 +6,31 @@ use lb_common::datapath::{Cut, Packet};
 /// The frame of an XDP context.
 pub struct Frame {
     ctx: *mut xdp_md,
+    /// Bytes of VLAN tags that are out of sight: 0, 4 or 8.
+    skipped: usize,
 }
 
 impl Frame {
     /// The frame of this context.
     #[inline(always)]
     pub fn new(context: &XdpContext) -> Self {
-        Self { ctx: context.ctx }
+        Self { ctx: context.ctx, skipped: 0 }
+    }
+
+    /// The frame that another function of the program looked at: `skipped` as [`Packet::skipped`] said there.
+    ///
+    /// # Safety
+    /// `ctx` is the context of the running program.
+    #[inline(always)]
+    pub unsafe fn resume(ctx: *mut xdp_md, skipped: u32) -> Self {
+        // The mask tells the verifier.
+        Self { ctx, skipped: skipped as usize & 0xc }
+    }
+
+    /// The context, for another function of the program.
+    #[inline(always)]
+    pub fn context(&mut self) -> *mut xdp_md {
+        self.ctx
     }
 
     #[inline(always)]
@@ -37,7 +55,7 @@ impl Frame {
     /// `N` bytes at `offset`, if the frame has them.
     #[inline(always)]
     fn bytes<const N: usize>(&self, offset: usize) -> Result<*mut [u8; N], Cut> {
-        let start = self.start() + offset;
+        let start = self.start() + self.skipped + offset;
         if start + N > self.end() {
             return Err(Cut);
         }
@@ -55,7 +73,8 @@ impl Frame {
 impl Packet for Frame {
     #[inline(always)]
     fn length(&self) -> usize {
-        self.end() - self.start()
+        // A frame that ends within its tags has no length; it has none of the bytes asked for either.
+        (self.end() - self.start()).wrapping_sub(self.skipped)
     }
 
     #[inline(always)]
@@ -79,5 +98,15 @@ impl Packet for Frame {
     #[inline(always)]
     fn shrink<const N: usize>(&mut self) -> Result<(), Cut> {
         self.adjust_head(N as i32)
+    }
+
+    #[inline(always)]
+    fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    #[inline(always)]
+    fn skip(&mut self, bytes: usize) {
+        self.skipped = bytes & 0xc;
     }
 }

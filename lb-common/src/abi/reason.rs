@@ -27,6 +27,11 @@ macro_rules! reasons {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Reason] = &[ $( Reason::$name, )* ];
 
+            /// The reason with this number.
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number { $( $number => Some(Reason::$name), )* _ => None }
+            }
+
             /// Name in metrics, status and documents.
             pub const fn name(self) -> &'static str {
                 match self { $( Reason::$name => $text, )* }
@@ -82,11 +87,6 @@ reasons! {
 impl Reason {
     /// Elements of `REASONS`: room for reasons to come without a change of the ABI.
     pub const CAPACITY: u32 = 128;
-
-    /// The reason with this number.
-    pub fn from_number(number: u16) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! The agent's way of a packet: out of the tunnel, if it is one of ours.
 
-use super::{
-    packet::Packet,
-    verdict::{Action, Cause, Verdict},
-};
+use super::{packet::Packet, verdict::Verdict};
 use crate::{
     abi::Reason,
     wire::{Mac, be16, ethernet, ipv4, ipv6, protocol, put, word, words},
@@ -135,5 +132,5 @@ fn unwrap<P: Packet, const N: usize>(packet: &mut P, inner: u8) -> Verdict {
     destination.put(header, 0);
     source.put(header, 6);
     put(header, 12, &ethertype.to_be_bytes());
-    Verdict { action: Action::Pass, cause: Cause::Reason(Reason::Decapsulated) }
+    Verdict::pass(Reason::Decapsulated)
 }

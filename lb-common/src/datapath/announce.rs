@@ -4,7 +4,7 @@
 
 use super::{lookup, packet::Packet, tables::Tables, verdict::Verdict};
 use crate::{
-    abi::{Globals, Reason, globals_flags},
+    abi::{Globals, Reason},
     wire::{Mac, be16, checksum, ethernet, ipv6, protocol, put, put_words, word, words},
 };
 
@@ -13,17 +13,25 @@ const ARP_FRAME: usize = ethernet::HEADER + 28;
 /// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4, operation request.
 const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
 
+/// An ARP or ICMPv6 packet: answered if it asks for a VIP.
+#[inline(always)]
+pub(super) fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
+    let Some(globals) = tables.globals() else { return Verdict::pass(Reason::NotConfigured) };
+    let Ok(header) = packet.at::<{ ethernet::HEADER }>(0) else { return Verdict::pass(Reason::NotIp) };
+    if be16(header, 12) == ethernet::ARP {
+        return arp(packet, tables, globals, ingress);
+    }
+    let Ok(header) = packet.at::<{ ipv6::HEADER }>(ethernet::HEADER) else {
+        return Verdict::pass(Reason::NotIp);
+    };
+    let for_a_vip = lookup::vip6(tables, globals, words(header, 24)).is_some();
+    let otherwise = if for_a_vip { Reason::NoSuchPort } else { Reason::NotService };
+    neighbour(packet, tables, globals, ingress, otherwise)
+}
+
 /// An ARP packet: a request for a VIP is answered in place.
 #[inline(always)]
-pub(super) fn arp<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    globals: &Globals,
-    ingress: u32,
-) -> Verdict {
-    if globals.flags & globals_flags::ANNOUNCE == 0 {
-        return Verdict::pass(Reason::NotIp);
-    }
+fn arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, globals: &Globals, ingress: u32) -> Verdict {
     let Ok(frame) = packet.at_mut::<ARP_FRAME>(0) else { return Verdict::pass(Reason::NotIp) };
     let is_request = word(frame, 14) == u32::from_ne_bytes([0, 1, 8, 0])
         && word(frame, 18)
@@ -67,16 +75,13 @@ pub(super) fn is_discovery<P: Packet>(packet: &P) -> bool {
 /// An ICMPv6 packet: a solicitation for a VIP becomes an advertisement; everything else passes, for the reason
 /// `otherwise`.
 #[inline(always)]
-pub(super) fn neighbour<P: Packet, T: Tables>(
+fn neighbour<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     globals: &Globals,
     ingress: u32,
     otherwise: Reason,
 ) -> Verdict {
-    if globals.flags & globals_flags::ANNOUNCE == 0 {
-        return Verdict::pass(otherwise);
-    }
     let Ok(frame) = packet.at::<{ ICMP_AT + BARE }>(0) else { return Verdict::pass(otherwise) };
     let length = usize::from(be16(frame, 18));
     let target = words(frame, 62);

@@ -7,8 +7,9 @@ use super::{
     lookup::{self, Vip},
     packet::Packet,
     parse::{self, Network},
-    tables::Tables,
+    tagged,
     verdict::Verdict,
+    way::{Way, Ways, announces},
 };
 use crate::{
     abi::{Globals, Reason, slot},
@@ -19,19 +20,31 @@ use crate::{
 ///
 /// A packet that is not for a service is passed exactly as it came.
 #[inline(always)]
-pub fn balance<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
+pub fn balance<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
+    by_type(packet, tables, ingress, true)
+}
+
+/// The same for a frame whose tags are out of sight: what other tags may follow are nobody's.
+#[inline(always)]
+pub(super) fn untagged<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
+    by_type(packet, tables, ingress, false)
+}
+
+#[inline(always)]
+fn by_type<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32, may_be_tagged: bool) -> Verdict {
     let Some(globals) = tables.globals() else { return Verdict::pass(Reason::NotConfigured) };
     let Ok(header) = packet.at::<{ ethernet::HEADER }>(0) else { return Verdict::pass(Reason::NotIp) };
     match be16(header, 12) {
         ethernet::IPV4 => from_ipv4(packet, tables, globals, ingress),
         ethernet::IPV6 => from_ipv6(packet, tables, globals, ingress),
-        ethernet::ARP => announce::arp(packet, tables, globals, ingress),
+        ethernet::ARP if announces(globals) => tables.way(packet, Way::Announce, ingress),
+        tag if may_be_tagged && tagged::is_tag(tag) => tables.way(packet, Way::Tagged, ingress),
         _ => Verdict::pass(Reason::NotIp),
     }
 }
 
 #[inline(always)]
-fn from_ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, globals: &Globals, ingress: u32) -> Verdict {
+fn from_ipv4<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Globals, ingress: u32) -> Verdict {
     let Ok(header) = packet.at::<{ ipv4::HEADER }>(ethernet::HEADER) else {
         return Verdict::pass(Reason::NotIp);
     };
@@ -45,20 +58,24 @@ fn from_ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, globals: &Globals
 }
 
 #[inline(always)]
-fn from_ipv6<P: Packet, T: Tables>(packet: &mut P, tables: &T, globals: &Globals, ingress: u32) -> Verdict {
+fn from_ipv6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Globals, ingress: u32) -> Verdict {
     let Ok(header) = packet.at::<{ ipv6::HEADER }>(ethernet::HEADER) else {
         return Verdict::pass(Reason::NotIp);
     };
     let Some(vip) = lookup::vip6(tables, globals, words(header, 24)) else {
-        if header[6] == protocol::ICMPV6 {
-            return announce::neighbour(packet, tables, globals, ingress, Reason::NotService);
+        if header[6] == protocol::ICMPV6 && announces(globals) {
+            return tables.way(packet, Way::Announce, ingress);
         }
         return Verdict::pass(Reason::NotService);
     };
     match parse::ipv6(packet, header) {
         // Neighbour discovery belongs to the link; other ICMPv6 is for a service or not, as ICMP is.
         Ok(network) if network.protocol == protocol::ICMPV6 && announce::is_discovery(packet) => {
-            announce::neighbour(packet, tables, globals, ingress, Reason::NoSuchPort)
+            if announces(globals) {
+                tables.way(packet, Way::Announce, ingress)
+            } else {
+                Verdict::pass(Reason::NoSuchPort)
+            }
         }
         Ok(network) => to_service(packet, tables, globals, vip, &network, INNER_IPV6, ingress),
         Err(reason) => Verdict::drop(reason),
@@ -67,7 +84,7 @@ fn from_ipv6<P: Packet, T: Tables>(packet: &mut P, tables: &T, globals: &Globals
 
 /// A packet whose destination is a VIP: service, limit, slot, backend, forward.
 #[inline(always)]
-fn to_service<P: Packet, T: Tables, A: Address>(
+fn to_service<P: Packet, T: Ways<P>, A: Address>(
     packet: &mut P,
     tables: &T,
     globals: &Globals,
@@ -85,7 +102,7 @@ fn to_service<P: Packet, T: Tables, A: Address>(
         Err(Reason::NoSuchPort) => return Verdict::pass(Reason::NoSuchPort),
         Err(reason) => return Verdict::drop(reason),
     };
-    if service.limit_cost != 0 && !limit::allows(tables, globals, service, network.source) {
+    if service.limit_cost != 0 && !tables.admits(globals, service, limit::source_word(network.source)) {
         return Verdict::drop(Reason::RateLimited);
     }
     let hash = lookup::affinity_hash(globals, service, network, ports);

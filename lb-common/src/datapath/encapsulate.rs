@@ -2,7 +2,7 @@
 
 use super::{
     packet::{Cut, Packet},
-    verdict::{Action, Cause, Verdict},
+    verdict::Verdict,
 };
 use crate::{
     abi::{Backend, Reason, backend_flags, forward},
@@ -31,7 +31,7 @@ pub(super) fn forward<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner
     if backend.flags & backend_flags::RESOLVED == 0 {
         return Verdict::drop(Reason::NoNextHop);
     }
-    let bytes = packet.length() as u32;
+    let bytes = packet.wire_length() as u32;
     let written = match backend.forward {
         forward::L2 => l2(packet, backend, inner),
         forward::IPIP4 => ipip4(packet, backend, inner),
@@ -41,9 +41,7 @@ pub(super) fn forward<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner
     if let Err(reason) = written {
         return Verdict::drop(reason);
     }
-    let action =
-        if backend.ifindex == ingress { Action::Transmit } else { Action::Redirect(backend.ifindex) };
-    Verdict { action, cause: Cause::Forwarded { counter: backend.counter, bytes } }
+    Verdict::forward(backend.ifindex, ingress, backend.counter, bytes)
 }
 
 #[inline(always)]

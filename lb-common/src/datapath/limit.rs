@@ -73,22 +73,16 @@ pub fn admit(tat: u64, now: u64, cost: u32, tolerance: u32) -> Option<u64> {
     Some(now.wrapping_add(debt as u64).wrapping_add(u64::from(cost)) & TIME_MASK)
 }
 
-/// Whether this packet of `source` to `service` is within the rate.
+/// Whether a packet of a source to `service` is within the rate; `source` is [`source_word`].
 #[inline(always)]
-pub(super) fn allows<T: Tables, A: Address>(
-    tables: &T,
-    globals: &Globals,
-    service: &Service,
-    source: A,
-) -> bool {
+pub fn allows<T: Tables>(tables: &T, globals: &Globals, service: &Service, source: u64) -> bool {
     let now = if service.flags & service_flags::LIMIT_FINE_CLOCK == 0 {
         coarse_time(tables.jiffies())
     } else {
         fine_time(globals, tables.nanoseconds())
     };
-    let [high, low] = source.source_prefix();
     let mut hasher = Hasher::new(&globals.key, domain::LIMIT);
-    hasher.pair(high, low);
+    hasher.pair((source >> 32) as u32, source as u32);
     hasher.pair(service.id, 0);
     let hash = hasher.finish();
     // A fingerprint of 0 would make a fresh word look like an entry.
@@ -98,7 +92,7 @@ pub(super) fn allows<T: Tables, A: Address>(
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         attempt += 1;
-        let (word, old) = choose(bucket, fingerprint, now);
+        let Some((word, old)) = choose(bucket, fingerprint, now) else { continue };
         let tat = if old >> TIME_BITS == fingerprint { old & TIME_MASK } else { now };
         let Some(tat) = admit(tat, now, service.limit_cost, service.limit_tolerance) else { return false };
         if word.replace(old, fingerprint << TIME_BITS | tat) {
@@ -108,28 +102,62 @@ pub(super) fn allows<T: Tables, A: Address>(
     true
 }
 
-/// The entry of this fingerprint, or the best one to replace: any in the past, else the one with the least debt. With
-/// it comes what was read there: whoever replaces it must replace just that, or the same source on another CPU, which
-/// may have taken the same place in between, loses its packet from the account.
+/// What stands for one source, in one word: all of an IPv4 address, or the first 64 bits of an IPv6 address.
 #[inline(always)]
-fn choose<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u64, now: u64) -> (&W, u64) {
-    let mut victim = (&bucket[0], 0);
-    let mut least = i64::MAX;
+pub(super) fn source_word<A: Address>(source: A) -> u64 {
+    let [high, low] = source.source_prefix();
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// The entry of this fingerprint, or one to replace: any in the past, else the one with the least debt. With it comes
+/// what was read there: whoever replaces it must replace just that, or the same source on another CPU, which may have
+/// taken the same place in between, loses its packet from the account. None when another CPU changed the entry with
+/// the least debt at this very moment.
+///
+/// One thing is searched at a time, and left at once when found: a place kept through a loop would be a pointer with
+/// eight possible values in each of its rounds, and the verifier would follow every sequence of them.
+#[inline(always)]
+fn choose<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u64, now: u64) -> Option<(&W, u64)> {
     let mut i = 0;
     while i < BUCKET_ENTRIES {
-        let Some(word) = bucket.get(i) else { break };
+        let word = bucket.get(i)?;
         let entry = word.load();
         if entry >> TIME_BITS == fingerprint {
-            return (word, entry);
-        }
-        let debt = if entry == 0 { i64::MIN } else { debt(entry & TIME_MASK, now, MOST_DEBT) };
-        if debt < least {
-            least = debt;
-            victim = (word, entry);
+            return Some((word, entry));
         }
         i += 1;
     }
-    victim
+    let mut least = u64::MAX;
+    let mut i = 0;
+    while i < BUCKET_ENTRIES {
+        let word = bucket.get(i)?;
+        let entry = word.load();
+        let debt = debt(entry & TIME_MASK, now, MOST_DEBT);
+        if entry == 0 || debt < 0 {
+            return Some((word, entry));
+        }
+        let rank = rank(debt, i);
+        if rank < least {
+            least = rank;
+        }
+        i += 1;
+    }
+    let mut i = 0;
+    while i < BUCKET_ENTRIES {
+        let word = bucket.get(i)?;
+        let entry = word.load();
+        if rank(debt(entry & TIME_MASK, now, MOST_DEBT), i) == least {
+            return Some((word, entry));
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Orders entries by debt, and says where one is: `debt | place(3)`.
+#[inline(always)]
+fn rank(debt: i64, place: usize) -> u64 {
+    (debt as u64) << 3 | place as u64
 }
 
 #[cfg(test)]

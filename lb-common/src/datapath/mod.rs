@@ -14,8 +14,10 @@ mod lookup;
 mod packet;
 mod parse;
 mod tables;
+mod tagged;
 pub mod track;
 mod verdict;
+mod way;
 
 pub use agent::{AgentTables, decapsulate, mapped};
 pub use balance::balance;
@@ -23,4 +25,5 @@ pub use lookup::{fold6, port_words};
 pub use packet::{Cut, Packet};
 pub use parse::Address;
 pub use tables::{Tables, Word};
-pub use verdict::{Action, Cause, Verdict};
+pub use verdict::{Action, Cause, Verdict, code};
+pub use way::{Way, Ways, take};

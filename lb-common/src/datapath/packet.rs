@@ -6,6 +6,9 @@ pub struct Cut;
 
 /// An Ethernet frame.
 ///
+/// The frame may start later than the bytes do: [`Packet::skip`] leaves bytes before it out of sight, and all offsets
+/// and lengths count from there.
+///
 /// Headers are `&[u8; N]`, never slices of a length known at run time: there is no index left to panic, and the
 /// verifier sees a constant bound. Growing and shrinking take `&mut self`, so a reference to a header cannot outlive
 /// the move of the packet's start.
@@ -25,4 +28,15 @@ pub trait Packet {
 
     /// Takes the first `N` bytes away. Fails without effect when the frame is shorter.
     fn shrink<const N: usize>(&mut self) -> Result<(), Cut>;
+
+    /// Bytes before the start of the frame that are out of sight.
+    fn skipped(&self) -> usize;
+
+    /// Takes the frame to start `bytes` (0, 4 or 8) after the first byte; moves nothing.
+    fn skip(&mut self, bytes: usize);
+
+    /// Bytes on the wire: what is out of sight, and the frame.
+    fn wire_length(&self) -> usize {
+        self.skipped() + self.length()
+    }
 }

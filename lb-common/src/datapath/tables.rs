@@ -1,6 +1,9 @@
 //! The tables as the datapath sees them.
 
-use super::track::{self, Query};
+use super::{
+    limit,
+    track::{self, Query},
+};
 use crate::abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6};
 
 /// Eight bytes shared by all CPUs and user space.
@@ -43,6 +46,10 @@ pub trait Tables: Sized {
     /// of settled slots, which are nearly all, never come here.
     fn track(&self, globals: &Globals, service: &Service, query: Query) -> u16 {
         track::select(self, service, globals.flow_mask, track::seconds(globals, self.jiffies()), query)
+    }
+    /// [`super::limit::allows`]; behind a call for the same reason.
+    fn admits(&self, globals: &Globals, service: &Service, source: u64) -> bool {
+        limit::allows(self, globals, service, source)
     }
     /// A member of a service.
     fn backend(&self, index: u32) -> Option<&Backend>;

@@ -123,69 +123,68 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
     let Some(bucket) = tables.flow_bucket(query.hash as u32 & flow_mask) else { return owner };
     // 0 is a free word: no flow may have it.
     let fingerprint = ((query.hash >> 32) as u32) | 1;
-    let found = find(tables, service, bucket, fingerprint, now);
-
-    if query.packet == packet::SYN {
-        return begin(service, bucket, fingerprint, found, owner, state, now);
-    }
-    if let Some((word, old)) = found {
+    let lives = lives(service);
+    let is_new = query.packet == packet::SYN;
+    let found = find(bucket, fingerprint);
+    if let Some((word, old)) = found
+        && !is_expired(lives, old, now)
+        && is_alive(tables, service, entry::member(old))
+    {
+        if is_new {
+            return begin_again(word, old, entry::new(fingerprint, owner, entry::SYN, now));
+        }
         let member = entry::member(old);
         refresh(word, old, fingerprint, query.packet, now);
         stamp(tables, query.index, member, owner, now);
         return member;
     }
-    if state == slot::UNSETTLED {
+    let is_unsettled = state == slot::UNSETTLED;
+    let mut member = owner;
+    if is_unsettled && !is_new {
         let before = tables.slot_meta(query.index).map_or(owner, meta::old);
-        let member = if is_alive(tables, service, before) { before } else { owner };
-        insert(service, bucket, entry::new(fingerprint, member, entry::PROBATION, now), now);
+        if is_alive(tables, service, before) {
+            member = before;
+        }
         stamp(tables, query.index, member, owner, now);
-        return member;
     }
-    if service.tracking == tracking::ALWAYS {
-        insert(service, bucket, entry::new(fingerprint, owner, entry::PROBATION, now), now);
-    }
-    owner
-}
-
-/// A SYN: a flow that goes on keeps its member (an off-path or late SYN must not move a connection; its server answers
-/// as RFC 5961 says), anything else begins at the owner.
-#[inline(always)]
-fn begin<W: Word>(
-    service: &Service,
-    bucket: &[W; BUCKET_ENTRIES],
-    fingerprint: u32,
-    found: Option<(&W, u64)>,
-    owner: u16,
-    state: u16,
-    now: u16,
-) -> u16 {
-    let new = entry::new(fingerprint, owner, entry::SYN, now);
-    match found {
-        Some((_, old)) if entry::kind(old) == entry::ESTABLISHED => return entry::member(old),
-        Some((word, old)) => {
-            word.replace(old, new);
+    if is_unsettled || service.tracking == tracking::ALWAYS {
+        let kind = if is_new { entry::SYN } else { entry::PROBATION };
+        let new = entry::new(fingerprint, member, kind, now);
+        match found {
+            // What is left of an earlier flow: it would hide a new entry behind it.
+            Some((word, old)) => {
+                word.replace(old, new);
+            }
+            None => insert(lives, bucket, new, now),
         }
-        None if state == slot::UNSETTLED || service.tracking == tracking::ALWAYS => {
-            insert(service, bucket, new, now);
-        }
-        None => {}
     }
-    owner
+    member
 }
 
-/// Seconds after which an entry of this kind says nothing any more.
+/// A SYN of a flow that has an entry: a flow that goes on keeps its member (an off-path or late SYN must not move a
+/// connection; its server answers as RFC 5961 says), anything else begins at the owner.
 #[inline(always)]
-fn life(service: &Service, kind: u16) -> u16 {
-    match kind {
-        entry::SYN => SYN_SECONDS,
-        entry::CLOSING => CLOSING_SECONDS.min(service.settle),
-        _ => service.settle,
+fn begin_again<W: Word>(word: &W, old: u64, new: u64) -> u16 {
+    if entry::kind(old) == entry::ESTABLISHED {
+        return entry::member(old);
     }
+    word.replace(old, new);
+    entry::member(new)
+}
+
+/// Seconds after which an entry says nothing any more, 16 bits for each kind. In one word because a choice by
+/// arithmetic does not make the verifier follow both ways in every round of a loop.
+#[inline(always)]
+fn lives(service: &Service) -> u64 {
+    let settle = u64::from(service.settle);
+    let closing = u64::from(CLOSING_SECONDS.min(service.settle));
+    const { assert!(entry::SYN == 0 && entry::PROBATION == 1 && entry::ESTABLISHED == 2 && entry::CLOSING == 3) };
+    u64::from(SYN_SECONDS) | settle << 16 | settle << 32 | closing << 48
 }
 
 #[inline(always)]
-fn is_expired(service: &Service, word: u64, now: u16) -> bool {
-    entry::age(entry::time(word), now) > life(service, entry::kind(word))
+fn is_expired(lives: u64, word: u64, now: u16) -> bool {
+    entry::age(entry::time(word), now) > (lives >> (entry::kind(word) * 16)) as u16
 }
 
 /// Whether packets of flows that were there before may still go to this member.
@@ -197,22 +196,15 @@ fn is_alive<T: Tables>(tables: &T, service: &Service, member: u16) -> bool {
             .is_some_and(|backend| backend.flags & backend_flags::ALIVE != 0)
 }
 
-/// The flow's entry, if it is valid: not expired, its member there.
+/// The entry of this fingerprint.
 #[inline(always)]
-fn find<'b, T: Tables>(
-    tables: &T,
-    service: &Service,
-    bucket: &'b [T::Word; BUCKET_ENTRIES],
-    fingerprint: u32,
-    now: u16,
-) -> Option<(&'b T::Word, u64)> {
+fn find<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u32) -> Option<(&W, u64)> {
     let mut i = 0;
     while i < BUCKET_ENTRIES {
         let word = bucket.get(i)?;
         let value = word.load();
         if entry::fingerprint(value) == fingerprint {
-            let valid = !is_expired(service, value, now) && is_alive(tables, service, entry::member(value));
-            return valid.then_some((word, value));
+            return Some((word, value));
         }
         i += 1;
     }
@@ -237,44 +229,53 @@ fn refresh<W: Word>(word: &W, old: u64, fingerprint: u32, packet: u8, now: u16) 
     }
 }
 
-/// Writes an entry over a free or expired one, else over the oldest that a flood may evict: on probation first, then
-/// SYN. Established flows are never evicted; without room nothing is written.
+/// Writes an entry over a free or expired one, else over one that a flood may evict: the oldest on probation first,
+/// then the oldest SYN. Established flows are never evicted; without room nothing is written. Lost to another CPU, the
+/// flow tries again with its next packet.
+///
+/// The victim is searched twice, first its rank and then its place: a place found in a loop would be a pointer with
+/// eight possible values in each of its rounds, and the verifier would follow every sequence of them.
 #[inline(always)]
-fn insert<W: Word>(service: &Service, bucket: &[W; BUCKET_ENTRIES], new: u64, now: u16) {
-    let mut best: Option<(&W, u64)> = None;
-    let mut best_rank = 0u32;
+fn insert<W: Word>(lives: u64, bucket: &[W; BUCKET_ENTRIES], new: u64, now: u16) {
+    let mut best = 0;
     let mut i = 0;
     while i < BUCKET_ENTRIES {
-        let Some(word) = bucket.get(i) else { break };
+        let Some(word) = bucket.get(i) else { return };
         let value = word.load();
-        let rank = rank(service, value, new, now);
-        if rank > best_rank {
-            best_rank = rank;
-            best = Some((word, value));
+        if value == 0 || is_expired(lives, value, now) {
+            word.replace(value, new);
+            return;
+        }
+        let rank = rank(value, i, now);
+        if rank > best {
+            best = rank;
         }
         i += 1;
     }
-    if let Some((word, old)) = best {
-        // Lost to another CPU: the flow will try again with its next packet.
-        word.replace(old, new);
+    if best == 0 {
+        return;
+    }
+    let mut i = 0;
+    while i < BUCKET_ENTRIES {
+        let Some(word) = bucket.get(i) else { return };
+        let value = word.load();
+        if rank(value, i, now) == best {
+            word.replace(value, new);
+            return;
+        }
+        i += 1;
     }
 }
 
-/// How willingly an entry is given up; 0 = never.
+/// How willingly the entry at `place` is given up: `1 | kind | age(14) | place(3)`; 0 = never.
 #[inline(always)]
-fn rank(service: &Service, value: u64, new: u64, now: u16) -> u32 {
+fn rank(value: u64, place: usize, now: u16) -> u32 {
+    let kind = u32::from(entry::kind(value));
+    if kind > u32::from(entry::PROBATION) {
+        return 0;
+    }
     let age = u32::from(entry::age(entry::time(value), now));
-    if value == 0 || entry::fingerprint(value) == entry::fingerprint(new) {
-        return 4 << 16;
-    }
-    if is_expired(service, value, now) {
-        return (3 << 16) + age;
-    }
-    match entry::kind(value) {
-        entry::PROBATION => (2 << 16) + age,
-        entry::SYN => (1 << 16) + age,
-        _ => 0,
-    }
+    1 << 18 | kind << 17 | age << 3 | place as u32
 }
 
 /// Remembers that a flow of this slot lives elsewhere than at its owner: until that has not been seen for the settling

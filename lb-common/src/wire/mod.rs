@@ -8,6 +8,10 @@ pub mod ethernet {
     pub const HEADER: usize = 14;
     /// EtherType of IPv4.
     pub const IPV4: u16 = 0x0800;
+    /// EtherType of a customer VLAN tag (IEEE 802.1Q).
+    pub const VLAN: u16 = 0x8100;
+    /// EtherType of a service VLAN tag (IEEE 802.1ad).
+    pub const PROVIDER_VLAN: u16 = 0x88a8;
     /// EtherType of ARP.
     pub const ARP: u16 = 0x0806;
     /// EtherType of IPv6.

@@ -19,6 +19,6 @@ program!();
 pub(crate) fn agent(context: XdpContext) -> u32 {
     let mut frame = Frame::new(&context);
     let verdict = decapsulate(&mut frame, &maps::Maps);
-    maps::count(verdict.cause);
-    verdict::xdp(verdict.action)
+    maps::count(verdict);
+    verdict::xdp(verdict)
 }

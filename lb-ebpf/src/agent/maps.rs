@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::Reason,
-    datapath::{AgentTables, Cause},
+    datapath::{AgentTables, Verdict},
 };
 
 /// An address as a map key on the stack. LLVM may join stores to it, and the kernel demands that accesses to the stack
@@ -62,9 +62,8 @@ impl AgentTables for Maps {
 
 /// The one place where counters move: one per packet.
 #[inline(always)]
-pub(crate) fn count(cause: Cause) {
-    let Cause::Reason(reason) = cause else { return };
-    if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+pub(crate) fn count(verdict: Verdict) {
+    if let Some(count) = REASONS.get_ptr_mut(verdict.counted()) {
         // SAFETY: this CPU's map value; XDP programs of one CPU do not interrupt each other.
         unsafe { *count += 1 };
     }

@@ -7,6 +7,7 @@
 )]
 
 mod maps;
+mod ways;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use lb_common::datapath::balance;
@@ -20,8 +21,8 @@ pub(crate) fn balancer(context: XdpContext) -> u32 {
     let mut frame = Frame::new(&context);
     let ingress = frame.ingress();
     let verdict = balance(&mut frame, &maps::Maps, ingress);
-    maps::count(verdict.cause);
-    verdict::xdp(verdict.action)
+    maps::count(verdict);
+    verdict::xdp(verdict)
 }
 
 /// Reads both clocks for user space, which cannot see kernel ticks: run by BPF_PROG_TEST_RUN, never attached.

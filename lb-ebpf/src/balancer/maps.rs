@@ -15,7 +15,7 @@ use lb_common::{
         ServiceInfo, Vip6, slot,
     },
     datapath::{
-        Cause, Tables,
+        Tables, Verdict, limit,
         track::{self, Query},
     },
 };
@@ -132,6 +132,10 @@ impl Tables for Maps {
         track_flow(service, query.hash, slot_and_packet, query.index) as u16
     }
     #[inline(always)]
+    fn admits(&self, _globals: &Globals, service: &Service, source: u64) -> bool {
+        limit_source(service, source) != 0
+    }
+    #[inline(always)]
     fn backend(&self, index: u32) -> Option<&Backend> {
         BACKENDS.get(index)
     }
@@ -180,6 +184,19 @@ pub(crate) extern "C" fn track_flow(
     u32::from(track::select(&Maps, service, globals.flow_mask, now, query))
 }
 
+/// The rate limiter, as a function of its own. 0 = refused.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn limit_source(service: *const Service, source: u64) -> u32 {
+    if service.is_null() {
+        return 1;
+    }
+    // SAFETY: as in `track_flow`.
+    let service = unsafe { &*service };
+    let Some(globals) = Maps.globals() else { return 1 };
+    u32::from(limit::allows(&Maps, globals, service, source))
+}
+
 /// Reads both clocks for user space.
 #[inline(always)]
 pub(crate) fn read_clocks() {
@@ -192,23 +209,17 @@ pub(crate) fn read_clocks() {
 
 /// The one place where counters move: one per packet.
 #[inline(always)]
-pub(crate) fn count(cause: Cause) {
-    // SAFETY (both blocks): the pointers are this CPU's map values; XDP programs of one CPU do not interrupt each other.
-    match cause {
-        Cause::Forwarded { counter, bytes } => {
-            if let Some(counter) = COUNTERS.get_ptr_mut(counter) {
-                // SAFETY: see above.
-                unsafe {
-                    (*counter).packets += 1;
-                    (*counter).bytes += u64::from(bytes);
-                }
+pub(crate) fn count(verdict: Verdict) {
+    if verdict.is_forwarded() {
+        if let Some(counter) = COUNTERS.get_ptr_mut(verdict.counted()) {
+            // SAFETY: this CPU's map value; XDP programs of one CPU do not interrupt each other.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).bytes += u64::from(verdict.bytes());
             }
         }
-        Cause::Reason(reason) => {
-            if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
-                // SAFETY: see above.
-                unsafe { *count += 1 };
-            }
-        }
+    } else if let Some(count) = REASONS.get_ptr_mut(verdict.counted()) {
+        // SAFETY: as above.
+        unsafe { *count += 1 };
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6},
-    datapath::{Cut, Packet, Tables, Word},
+    datapath::{Cut, Packet, Tables, Ways, Word},
 };
 
 use super::memory::Memory;
@@ -108,28 +108,47 @@ impl Tables for HostTables<'_> {
 
 /// A frame in a vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPacket(pub Vec<u8>);
+pub struct HostPacket {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    skipped: usize,
+}
+
+impl HostPacket {
+    /// With these bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, skipped: 0 }
+    }
+}
+
+impl<P: Packet> Ways<P> for HostTables<'_> {}
 
 impl Packet for HostPacket {
     fn length(&self) -> usize {
-        self.0.len()
+        self.bytes.len().wrapping_sub(self.skipped)
     }
     fn at<const N: usize>(&self, offset: usize) -> Result<&[u8; N], Cut> {
-        self.0.get(offset..).and_then(|b| b.first_chunk()).ok_or(Cut)
+        self.bytes.get(self.skipped + offset..).and_then(|b| b.first_chunk()).ok_or(Cut)
     }
     fn at_mut<const N: usize>(&mut self, offset: usize) -> Result<&mut [u8; N], Cut> {
-        self.0.get_mut(offset..).and_then(|b| b.first_chunk_mut()).ok_or(Cut)
+        self.bytes.get_mut(self.skipped + offset..).and_then(|b| b.first_chunk_mut()).ok_or(Cut)
     }
     fn grow<const N: usize>(&mut self) -> Result<(), Cut> {
-        self.0.splice(0..0, [0; N]);
+        self.bytes.splice(0..0, [0; N]);
         Ok(())
     }
     fn shrink<const N: usize>(&mut self) -> Result<(), Cut> {
         // As the kernel: at least an Ethernet header stays.
-        if self.0.len() < N + 14 {
+        if self.bytes.len() < N + 14 {
             return Err(Cut);
         }
-        self.0.drain(..N);
+        self.bytes.drain(..N);
         Ok(())
+    }
+    fn skipped(&self) -> usize {
+        self.skipped
+    }
+    fn skip(&mut self, bytes: usize) {
+        self.skipped = bytes;
     }
 }

@@ -226,12 +226,12 @@ impl Balancer {
         frame.extend(VIP);
         frame.extend(flow.port.to_be_bytes());
         frame.extend([0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0]);
-        let mut packet = HostPacket(frame);
+        let mut packet = HostPacket::new(frame);
         let jiffies = self.jiffies();
         let tables = HostTables::new(self.installer().memory());
         tables.jiffies.set(jiffies);
-        match balance(&mut packet, &tables, 1).cause {
-            Cause::Forwarded { .. } => Some(packet.0[5]),
+        match balance(&mut packet, &tables, 1).cause() {
+            Cause::Forwarded { .. } => Some(packet.bytes[5]),
             Cause::Reason(_) => None,
         }
     }

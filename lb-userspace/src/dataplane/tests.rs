@@ -69,17 +69,17 @@ fn syn_to(vip: u8, source: u8) -> HostPacket {
     let mut frame = vec![2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 8, 0];
     frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 198, 18, 0, source, 192, 0, 2, vip]);
     frame.extend([0x30, 0x39, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0]);
-    HostPacket(frame)
+    HostPacket::new(frame)
 }
 
 /// Last byte of the destination MAC: the member that got the packet; or the reason why none did.
 fn owner(installer: &Installer, vip: u8, source: u8) -> Result<u8, Reason> {
     let mut packet = syn_to(vip, source);
     let verdict = balance(&mut packet, &HostTables::new(installer.memory()), 1);
-    match verdict.cause {
+    match verdict.cause() {
         Cause::Forwarded { .. } => {
-            assert_eq!(verdict.action, Action::Transmit);
-            Ok(packet.0[5])
+            assert_eq!(verdict.action(), Action::Transmit);
+            Ok(packet.bytes[5])
         }
         Cause::Reason(reason) => Err(reason),
     }

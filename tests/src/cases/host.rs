@@ -43,6 +43,12 @@ impl Packet for Limited {
     fn shrink<const N: usize>(&mut self) -> Result<(), Cut> {
         self.frame.shrink::<N>()
     }
+    fn skipped(&self) -> usize {
+        self.frame.skipped()
+    }
+    fn skip(&mut self, bytes: usize) {
+        self.frame.skip(bytes);
+    }
 }
 
 /// A balancer on the host.
@@ -96,13 +102,13 @@ fn copied(from: &Memory) -> Memory {
 
 fn outcome(verdict: Verdict, frame: Limited) -> Outcome {
     Outcome {
-        code: Code::from(verdict.action),
-        ifindex: match verdict.action {
+        code: Code::from(verdict.action()),
+        ifindex: match verdict.action() {
             Action::Redirect(ifindex) => Some(ifindex),
             Action::Pass | Action::Drop | Action::Transmit => None,
         },
-        output: frame.frame.0,
-        moved: ledger(verdict.cause),
+        output: frame.frame.bytes,
+        moved: ledger(verdict.cause()),
     }
 }
 
@@ -113,7 +119,7 @@ impl Machine for HostBalancer {
     }
 
     fn run(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {
-        let mut frame = Limited { frame: HostPacket(frame.to_vec()), headroom };
+        let mut frame = Limited { frame: HostPacket::new(frame.to_vec()), headroom };
         let verdict = self.verdict(&mut frame);
         Ok(outcome(verdict, frame))
     }
@@ -178,7 +184,7 @@ impl Machine for HostAgent {
     fn reset(&mut self) {}
 
     fn run(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {
-        let mut frame = Limited { frame: HostPacket(frame.to_vec()), headroom };
+        let mut frame = Limited { frame: HostPacket::new(frame.to_vec()), headroom };
         let verdict = decapsulate(&mut frame, self);
         Ok(outcome(verdict, frame))
     }

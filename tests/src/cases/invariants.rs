@@ -87,11 +87,48 @@ fn reason_fits(outcome: &Outcome, reason: Reason, frame: &[u8]) -> Wrong {
     must(!untouched || outcome.output == frame, || format!("{} changed the frame", reason.name()))
 }
 
+/// One or two VLAN tags behind the MAC addresses, if a frame has them and an EtherType behind them.
+fn tags(frame: &[u8]) -> &[u8] {
+    let is_tag = |at: usize| matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));
+    let end = if !is_tag(12) || frame.len() < 20 {
+        12
+    } else if is_tag(16) {
+        20
+    } else {
+        16
+    };
+    frame.get(12..end).unwrap_or_default()
+}
+
+/// The frame without them.
+fn untagged(frame: &[u8]) -> Vec<u8> {
+    let tags = tags(frame).len();
+    [&frame[..frame.len().min(12)], frame.get(12 + tags..).unwrap_or_default()].concat()
+}
+
 /// A balancer's outcome.
+///
+/// Tags are kept, whatever becomes of the frame; all else is as for the frame without them.
 ///
 /// # Errors
 /// What does not hold.
 pub fn balancer(frame: &[u8], outcome: &Outcome, snapshot: &Snapshot, machine: &dyn Machine) -> Wrong {
+    let tags = tags(frame);
+    if tags.is_empty() {
+        return balancer_untagged(frame, outcome, snapshot, machine);
+    }
+    must(outcome.output.get(12..12 + tags.len()) == Some(tags), || "the VLAN tags are not the same".into())?;
+    let mut inner = outcome.clone();
+    inner.output = untagged(&outcome.output);
+    for (counter, moved) in &mut inner.moved {
+        if matches!(counter, Counter::Bytes(_)) {
+            *moved = moved.saturating_sub(tags.len() as u64);
+        }
+    }
+    balancer_untagged(&untagged(frame), &inner, snapshot, machine)
+}
+
+fn balancer_untagged(frame: &[u8], outcome: &Outcome, snapshot: &Snapshot, machine: &dyn Machine) -> Wrong {
     let for_vip =
         destination(frame).is_some_and(|d| snapshot.services.iter().any(|s| s.addresses.contains(&d)));
     match cause(outcome)? {

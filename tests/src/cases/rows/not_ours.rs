@@ -27,11 +27,15 @@ fn not_ip() -> Vec<Case> {
         kind("a frame with a length instead of an EtherType", 46),
         kind("an MPLS frame", 0x8847),
         kind("a PPPoE session frame", 0x8864),
-        passes("a VLAN-tagged packet for a VIP passes", to_vip().tagged(0x8100, 7), NotIp),
         passes(
-            "a packet for a VIP behind two VLAN tags passes",
-            to_vip().tagged(0x8100, 7).tagged(0x88a8, 8),
+            "a packet for a VIP behind three VLAN tags passes",
+            to_vip().tagged(0x8100, 7).tagged(0x8100, 8).tagged(0x88a8, 9),
             NotIp,
+        ),
+        passes(
+            "a VLAN-tagged packet for nobody here passes",
+            tcp(Family::V4, STRANGER, 80).frame().tagged(0x8100, 7),
+            NotService,
         ),
         passes("an IPv4 packet under an unknown EtherType passes", to_vip().ether_type(0x0801), NotIp),
         passes(
