@@ -62,6 +62,13 @@ impl Frame {
         Ok(start as *mut [u8; N])
     }
 
+    /// Moves the start of the frame so that it has `length` bytes; what is before its content now is undefined. For
+    /// the benchmark, which gives a program the same frame again and again.
+    #[inline(always)]
+    pub fn resize(&mut self, length: usize) -> Result<(), Cut> {
+        self.adjust_head((self.length() as i32).wrapping_sub(length as i32))
+    }
+
     /// Moves the start of the frame by `delta` bytes.
     #[inline(always)]
     fn adjust_head(&mut self, delta: i32) -> Result<(), Cut> {

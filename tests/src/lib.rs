@@ -4,6 +4,7 @@
 //! goes through [`cleanup`], which removes it on every way out.
 
 pub mod backend;
+pub mod bench;
 pub mod binaries;
 pub mod cases;
 pub mod check;

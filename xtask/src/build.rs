@@ -11,7 +11,7 @@ use crate::setup::{Need, set_up};
 use crate::workspace::{HOST_MEMBERS, binary, cargo, ebpf_cargo, target_dir};
 
 /// Names a directory with objects that are already built; `lb-userspace/build.rs` takes them from there.
-const OBJECT_DIR_VAR: &str = "LB_EBPF_OBJECT_DIR";
+pub(crate) const OBJECT_DIR_VAR: &str = "LB_EBPF_OBJECT_DIR";
 
 /// The verb.
 pub(crate) fn main(release: bool) -> Result<ExitCode> {

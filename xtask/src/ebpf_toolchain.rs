@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The binaries of package `lb-ebpf`; the object of each is a file of that name in [`object_dir`].
-pub(crate) const PROGRAMS: [&str; 3] = ["balancer", "agent", "harness"];
+pub(crate) const PROGRAMS: [&str; 4] = ["balancer", "agent", "harness", "bench"];
 
 /// The BPF target: every host this project supports is little-endian.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";

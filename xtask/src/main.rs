@@ -1,6 +1,7 @@
-//! `cargo xtask`: set-up, build, run, lab and test of `lb`. One file per verb; this one only dispatches.
+//! `cargo xtask`: set-up, build, run, lab, bench and test of `lb`. One file per verb; this one only dispatches.
 
 mod apt;
+mod bench;
 mod build;
 mod ebpf_toolchain;
 mod lab;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, build, run, lab and test of lb.
+/// Set-up, build, run, lab, bench and test of lb.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -60,6 +61,15 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Measure lb against floors and yardsticks, with a table and, with --json FILE, figures for programs
+    ///
+    /// All arguments go to the benchmark; --help names them.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of the benchmark: --suite NAME, --case PART, --json FILE, --compare COMMIT, --list
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Run the test suites, and end with the line `N passed, N failed, N skipped`
     Test {
         /// Name the suites instead of running them
@@ -84,6 +94,7 @@ fn main() -> ExitCode {
         Verb::Run { args } => run::main(args),
         Verb::Lab { args } => lab::main(args),
         Verb::Soak { args } => soak::main(args),
+        Verb::Bench { args } => bench::main(args),
         Verb::Test { list: true, .. } => test::list(),
         Verb::Test { list: false, suites, packets, seed } => {
             let chosen = [("LB_TEST_PACKETS", packets.map(|n| n.to_string())), ("LB_TEST_SEED", seed)];

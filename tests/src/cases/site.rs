@@ -152,6 +152,25 @@ impl ServiceBuilder {
         self
     }
 
+    /// A table that was built elsewhere; services that are given the same one share it in the kernel.
+    pub fn table(mut self, table: Arc<[u16]>) -> Self {
+        self.service.table = table;
+        self
+    }
+
+    /// Slots that are not settled, and their old owners.
+    pub fn unsettled(mut self, table: Arc<[u16]>, old: Arc<BTreeMap<u32, u16>>) -> Self {
+        self.service.table = table;
+        self.service.old = old;
+        self
+    }
+
+    /// Which flows are remembered.
+    pub fn tracking(mut self, tracking: Tracking) -> Self {
+        self.service.tracking = tracking;
+        self
+    }
+
     /// Another table: every slot names this member index.
     pub fn every_slot(mut self, member: u16) -> Self {
         self.service.table = [member; SLOTS].into();
