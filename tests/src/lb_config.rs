@@ -30,6 +30,16 @@ pub struct Daemon {
     /// `hash_seed`, hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash_seed: Option<String>,
+    /// `flow_table`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_table: Option<Capacity>,
+}
+
+/// `flow_table` and its like.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Capacity {
+    /// `capacity`.
+    pub capacity: u32,
 }
 
 /// `[[service]]`.

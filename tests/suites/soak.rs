@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 mod tests {
-    use lb_tests::soak::{Outcome, Size, connections, restart};
+    use lb_tests::soak::{Outcome, Size, connections, flood, restart};
 
     fn nothing_wrong(outcome: &impl Outcome) {
         let complaints = outcome.complaints();
@@ -24,5 +24,13 @@ mod tests {
         nothing_wrong(&report);
         assert_eq!((report.lost_connections, report.missing_sequence_numbers), (0, 0), "{report:?}");
         assert!(report.sequence_numbers > 0 && report.programs_replaced == 2, "{report:?}");
+    }
+
+    #[test]
+    fn a_flood_moves_no_connection() {
+        let report = flood::run(Size::Ci, 1).unwrap();
+        nothing_wrong(&report);
+        assert_eq!(report.moved, 0, "{report:?}");
+        assert!(report.packets >= 600_000 && report.used > 10_000, "{report:?}");
     }
 }

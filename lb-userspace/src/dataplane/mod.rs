@@ -42,5 +42,7 @@ pub use sweep::Swept;
 
 /// The balancer's program and maps.
 pub static BALANCER_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer"));
+/// Programs of the laboratory: nothing that `lb` runs.
+pub static HARNESS_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/harness"));
 /// The agent's program and maps.
 pub static AGENT_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent"));

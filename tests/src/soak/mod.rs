@@ -3,6 +3,8 @@
 
 pub mod connections;
 mod events;
+pub mod flood;
+mod generator;
 pub mod restart;
 mod talkers;
 
@@ -29,6 +31,8 @@ pub enum Name {
     Connections,
     /// Live connections and numbered datagrams through kills, restarts and replaced programs
     Restart,
+    /// Live connections while packets from tuples that nobody has go through the same service
+    Flood,
 }
 
 /// How large.
@@ -73,6 +77,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     let (outcome, complaints) = match options.name {
         Name::Connections => judged(&connections::run(size, seed)?)?,
         Name::Restart => judged(&restart::run(size, seed)?)?,
+        Name::Flood => judged(&flood::run(size, seed)?)?,
     };
     for complaint in &complaints {
         eprintln!("lab: {complaint}");

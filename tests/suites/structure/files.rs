@@ -18,6 +18,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("lb-ebpf/src/bench/plain.rs", "values of maps are behind pointers, and helpers"),
     ("lb-ebpf/src/bench/source.rs", "a value of a map, and a tail call"),
     ("lb-ebpf/src/bench/wire.rs", "a value of a map, and a helper"),
+    ("lb-ebpf/src/harness/flood.rs", "values of maps are behind pointers, and helpers"),
     ("lb-ebpf/src/lib.rs", "the attributes that place the licence"),
     ("lb-ebpf/src/packet.rs", "packets are behind pointers"),
     ("lb-ebpf/src/verdict.rs", "a helper"),
