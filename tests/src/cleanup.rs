@@ -204,9 +204,8 @@ pub(crate) fn remove(item: &Item) -> Result<()> {
         Item::Namespace(name) => remove_namespace(name),
         Item::Instance(name) => {
             let run = ["sock", "sock.lock", "lock"].map(|end| format!("{SOCKET_DIR}/{name}.{end}"));
-            remove_all_of(
-                [format!("{PIN_DIR}/{name}"), format!("{STATE_DIR}/{name}.seed")].iter().chain(&run),
-            )
+            let state = ["seed", "history", "journal"].map(|end| format!("{STATE_DIR}/{name}.{end}"));
+            remove_all_of([format!("{PIN_DIR}/{name}")].iter().chain(&run).chain(&state))
         }
         Item::Agent(name) => {
             let state = STATE_WORDS.map(|word| format!("{STATE_DIR}/{word}{name}.json"));

@@ -23,6 +23,9 @@ pub struct LbConfig {
 /// `[daemon]`.
 #[derive(Clone, Debug, Serialize, Default)]
 pub struct Daemon {
+    /// `interfaces`; empty where the command line names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
     /// `announce`.
     pub announce: Announce,
     /// `xdp_mode`.

@@ -9,3 +9,6 @@ mod moves;
 #[cfg(test)]
 #[path = "scaling/refusals.rs"]
 mod refusals;
+#[cfg(test)]
+#[path = "scaling/transactions.rs"]
+mod transactions;

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::error::ApiError;
+use super::{error::ApiError, types::Timestamp};
 use crate::config::{AdminState, Rate};
 
 /// Longest name of a service or a backend, in characters.
 pub const MAX_NAME: usize = 63;
-/// Highest rate and burst, in packets (per second).
-pub const MAX_RATE: u32 = 10_000_000;
+/// Highest rate, in packets per second: above it the rounding of the datapath's clock is more than 2 % of a rate.
+pub const MAX_RATE: u32 = *crate::config::limits::RATE.end();
+/// Highest burst, in packets.
+pub const MAX_BURST: u32 = *crate::config::limits::BURST.end();
 
 /// `POST /v1/services/{service}/backends`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,19 +114,25 @@ pub struct Change {
     pub slots_total: u64,
     /// One sentence for people.
     pub message: String,
+    /// Number of its record in the history; absent when nothing changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<u64>,
+    /// Taken back at this time unless somebody confirms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_until: Option<Timestamp>,
 }
 
 /// Checks a limit's ranges.
 ///
 /// # Errors
-/// `rate` or `burst` outside 1 to [`MAX_RATE`].
+/// `rate` outside 1 to [`MAX_RATE`], `burst` outside 1 to [`MAX_BURST`].
 pub fn check_rate(limit: Rate) -> Result<(), ApiError> {
-    for (field, value) in [("rate", limit.rate), ("burst", limit.burst)] {
-        if !(1..=MAX_RATE).contains(&value) {
+    for (field, value, most) in [("rate", limit.rate, MAX_RATE), ("burst", limit.burst, MAX_BURST)] {
+        if !(1..=most).contains(&value) {
             return Err(ApiError::invalid(format!("{field} of the limit is out of range"))
                 .field(field)
                 .found(value.to_string())
-                .expected(format!("1 to {MAX_RATE}")));
+                .expected(format!("1 to {most}")));
         }
     }
     Ok(())
@@ -141,12 +149,12 @@ fn check_port(port: Option<u16>) -> Result<(), ApiError> {
 }
 
 /// A name as `lb.toml` has it: it fits in a path, a label and a table. A colon, since an address can be a name.
-fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
+pub(super) fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
     let fits = (1..=MAX_NAME).contains(&name.len());
     if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b)) {
         return Ok(());
     }
-    Err(ApiError::invalid("this cannot be the name of a backend")
+    Err(ApiError::invalid("this cannot be the name of a backend or a service")
         .field(field)
         .found(format!("{name:?}"))
         .expected(format!("1 to {MAX_NAME} of the characters A-Z a-z 0-9 . _ : -")))
@@ -195,10 +203,10 @@ mod tests {
 
     #[test]
     fn limits_have_a_range() {
-        check_rate(Rate { rate: 1, burst: MAX_RATE }).unwrap();
+        check_rate(Rate { rate: 1, burst: MAX_BURST }).unwrap();
         let e = check_rate(Rate { rate: 0, burst: 5 }).unwrap_err();
         assert_eq!((e.field.as_deref(), e.found.as_deref()), (Some("rate"), Some("0")));
-        let e = check_rate(Rate { rate: 5, burst: MAX_RATE + 1 }).unwrap_err();
+        let e = check_rate(Rate { rate: 5, burst: MAX_BURST + 1 }).unwrap_err();
         assert_eq!(e.field.as_deref(), Some("burst"));
     }
 }

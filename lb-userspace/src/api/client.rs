@@ -222,12 +222,24 @@ impl Client {
             Some(body) => serde_json::to_vec(body).map_err(|e| self.broken(e))?,
             None => Vec::new(),
         };
+        self.send(method, path, "application/json", body)
+    }
+
+    /// One call with a text as its body, otherwise as [`Client::call`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn call_with_text(&self, method: &Method, path: &str, text: String) -> Result<Answer, ClientError> {
+        self.send(method, path, "application/toml", text.into_bytes())
+    }
+
+    fn send(&self, method: &Method, path: &str, kind: &str, body: Vec<u8>) -> Result<Answer, ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "lb")
             .header(header::ACCEPT, "application/json")
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, kind)
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| self.broken(e))?;
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -9,7 +9,7 @@ use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 
 use super::error::{ApiError, Kind};
-use crate::api::server::{BODY_LIMIT, BODY_TIME};
+use crate::api::server::{BODY_LIMIT, BODY_TIME, TEXT_LIMIT};
 
 /// A JSON body, at most [`BODY_LIMIT`] bytes within [`BODY_TIME`]. The content type is not looked at: `curl -d` sends
 /// a wrong one, and only the owner of the socket gets here.
@@ -19,30 +19,48 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        // The router's limit counts what arrives; what is announced above it need not arrive first.
-        if request.body().size_hint().lower() > BODY_LIMIT as u64 {
-            return Err(too_large());
-        }
-        let body = tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state))
-            .await
-            .map_err(|_| {
-                ApiError::new(Kind::RequestTimeout, format!("the body did not arrive within {BODY_TIME:?}"))
-            })?
-            .map_err(|e| body_error(&e))?;
-        parse(&body).map(Self)
+        parse(&body(request, state, BODY_LIMIT).await?).map(Self)
     }
 }
 
-fn body_error(rejection: &BytesRejection) -> ApiError {
+/// The text of a configuration, at most [`TEXT_LIMIT`] bytes within [`BODY_TIME`].
+pub(super) struct Text(pub(super) String);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = body(request, state, TEXT_LIMIT).await?;
+        String::from_utf8(bytes.into())
+            .map(Self)
+            .map_err(|error| ApiError::bad_request(format!("the text is not UTF-8: {}", error.utf8_error())))
+    }
+}
+
+/// A body that the router's limit of this many bytes holds for.
+async fn body<S: Send + Sync>(request: Request, state: &S, limit: usize) -> Result<Bytes, ApiError> {
+    // The router's limit counts what arrives; what is announced above it need not arrive first.
+    if request.body().size_hint().lower() > limit as u64 {
+        return Err(too_large(limit));
+    }
+    tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state))
+        .await
+        .map_err(|_| {
+            ApiError::new(Kind::RequestTimeout, format!("the body did not arrive within {BODY_TIME:?}"))
+        })?
+        .map_err(|e| body_error(&e, limit))
+}
+
+fn body_error(rejection: &BytesRejection, limit: usize) -> ApiError {
     if rejection.status() == Kind::TooLarge.status() {
-        too_large()
+        too_large(limit)
     } else {
         ApiError::bad_request(rejection.body_text())
     }
 }
 
-fn too_large() -> ApiError {
-    ApiError::new(Kind::TooLarge, "the body is too large").expected(format!("at most {BODY_LIMIT} bytes"))
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(Kind::TooLarge, "the body is too large").expected(format!("at most {limit} bytes"))
 }
 
 /// Parses JSON and, where it does not fit, says at which key, what was found and what is expected.

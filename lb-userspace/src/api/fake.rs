@@ -11,9 +11,11 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     Client, TcpServer, UnixServer,
-    change::{BackendPatch, Change, NewBackend},
+    change::Change,
     control::{Control, Reply},
     error::ApiError,
+    plan::{Diff, History, InForce, MemoryPlan, Pending, Plan, Record, ServicePlan},
+    transaction::{Author, Edit, Transaction, Via, What},
     types::{
         AgentInfo, BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus,
         Status, Timestamp,
@@ -195,8 +197,10 @@ impl FakeControl {
         Box::pin(std::future::ready(answer))
     }
 
-    fn change(&self, call: String) -> Reply<'_, Change> {
+    fn changed(&self, call: String) -> Reply<'_, Change> {
         let change = Change {
+            record: Some(3),
+            confirm_until: None,
             generation: 13,
             changed: true,
             slots_moved: 5_461,
@@ -216,38 +220,9 @@ impl Control for FakeControl {
         self.note("agent".into(), sample_agent())
     }
 
-    fn add_backend<'a>(&'a self, service: &'a str, b: NewBackend) -> Reply<'a, Change> {
-        let name = b.resolved_name();
-        self.change(format!(
-            "add {service}/{name} {} port {:?} weight {} {:?}",
-            b.address, b.port, b.weight, b.state
-        ))
-    }
-
-    fn remove_backend<'a>(&'a self, service: &'a str, backend: &'a str) -> Reply<'a, Change> {
-        self.change(format!("remove {service}/{backend}"))
-    }
-
-    fn set_backend<'a>(
-        &'a self,
-        service: &'a str,
-        backend: &'a str,
-        patch: BackendPatch,
-    ) -> Reply<'a, Change> {
-        self.change(format!("set {service}/{backend} {}", serde_json::to_string(&patch).unwrap()))
-    }
-
-    fn set_limit<'a>(&'a self, service: &'a str, limit: Rate) -> Reply<'a, Change> {
-        self.change(format!("limit {service} {}/{}", limit.rate, limit.burst))
-    }
-
-    fn clear_limit<'a>(&'a self, service: &'a str) -> Reply<'a, Change> {
-        self.change(format!("clear {service}"))
-    }
-
-    fn reload(&self) -> Reply<'_, Change> {
-        let answer = self.change("reload".into());
-        let Some(gate) = &self.gate else { return answer };
+    fn change(&self, transaction: Transaction) -> Reply<'_, Change> {
+        let answer = self.changed(call(&transaction));
+        let Some(gate) = self.gate.as_ref().filter(|_| transaction.what == What::File) else { return answer };
         Box::pin(async move {
             // A test that has ended no longer listens.
             let _ = gate.came.lock().unwrap().send(());
@@ -255,6 +230,114 @@ impl Control for FakeControl {
             let _ = gate.ended.lock().unwrap().send(());
             answer.await
         })
+    }
+
+    fn plan(&self, transaction: Transaction) -> Reply<'_, Plan> {
+        self.note(format!("plan {}", call(&transaction)), sample_plan())
+    }
+
+    fn confirm(&self, _: Author) -> Reply<'_, Change> {
+        self.changed("confirm".into())
+    }
+
+    fn history(&self) -> Reply<'_, History> {
+        self.note("history".into(), sample_history())
+    }
+
+    fn diff(&self, from: Option<u64>, to: Option<u64>) -> Reply<'_, Diff> {
+        let diff = Diff { from: "in force".into(), to: "lb.toml".into(), diff: "-a = 1\n+a = 2\n".into() };
+        self.note(format!("diff {from:?} {to:?}"), diff)
+    }
+
+    fn config(&self) -> Reply<'_, InForce> {
+        self.note("config".into(), InForce { digest: "5e".repeat(32), text: "[daemon]\n".into() })
+    }
+}
+
+/// A transaction as the tests expect it to be noted.
+fn call(transaction: &Transaction) -> String {
+    let mut words = match &transaction.what {
+        What::Edits(edits) => edits.iter().map(edit).collect::<Vec<_>>().join("; "),
+        What::File => "reload".into(),
+        What::Text { text, base } => format!("text {text:?} base {base:?}"),
+        What::Rollback { to } => format!("rollback {to:?}"),
+    };
+    if let Some(reason) = &transaction.reason {
+        words += &format!(" because {reason}");
+    }
+    if let Some(confirm) = transaction.confirm {
+        words += &format!(" confirm {confirm:?}");
+    }
+    words
+}
+
+fn edit(edit: &Edit) -> String {
+    let place = |service: &Option<String>| service.clone().unwrap_or_else(|| "*".into());
+    match edit {
+        Edit::AddService { service } => format!("add service {}", serde_json::to_string(service).unwrap()),
+        Edit::RemoveService { service } => format!("remove service {service}"),
+        Edit::AddBackend { service, backend: b } => format!(
+            "add {service}/{} {} port {:?} weight {} {:?}",
+            b.resolved_name(),
+            b.address,
+            b.port,
+            b.weight,
+            b.state
+        ),
+        Edit::RemoveBackend { service, backend } => format!("remove {}/{backend}", place(service)),
+        Edit::SetBackend { service, backend, patch } => {
+            format!("set {}/{backend} {}", place(service), serde_json::to_string(patch).unwrap())
+        }
+        Edit::SetLimit { service, limit } => format!("limit {service} {}/{}", limit.rate, limit.burst),
+        Edit::ClearLimit { service } => format!("clear {service}"),
+    }
+}
+
+/// A plan with something in every field.
+pub(crate) fn sample_plan() -> Plan {
+    Plan {
+        changed: true,
+        changes: vec!["service web: backend b4 added (198.51.100.14, weight 100)".into()],
+        slots_moved: 0,
+        slots_moved_when_ready: 4_095,
+        slots_total: 16_381,
+        services: vec![ServicePlan {
+            name: "web".into(),
+            slots_moved: 0,
+            slots_moved_when_ready: 4_095,
+            slots_total: 16_381,
+            share_moved: 0.25,
+            slots_protected: 4_000,
+            slots_at_risk: 95,
+        }],
+        flows_protected: 42,
+        flows_at_risk: 7,
+        memory: MemoryPlan {
+            slots_now: 16_632,
+            slots_during: 33_013,
+            slots_after: 16_632,
+            slots_capacity: 1_048_576,
+            bytes: 12_582_912,
+        },
+        warnings: vec!["hash_seed is fixed while the daemon runs".into()],
+    }
+}
+
+/// Two records, the second waits to be confirmed.
+pub(crate) fn sample_history() -> History {
+    let record = |number, via, reason: Option<&str>| Record {
+        number,
+        time: Timestamp::from_unix(NOW - 60),
+        author: Author { via, uid: Some(0), pid: Some(4_711) },
+        reason: reason.map(Into::into),
+        message: "set web/b1".into(),
+        digest: "5e".repeat(32),
+        bytes: 512,
+    };
+    History {
+        history: vec![record(1, Via::Start, None), record(2, Via::Socket, Some("rack 4 burns"))],
+        pending: Some(Pending { number: 2, back_to: 1, until: Timestamp::from_unix(NOW + 60) }),
+        edited: true,
     }
 }
 

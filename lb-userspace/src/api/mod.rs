@@ -5,6 +5,7 @@
 //! of ours.
 
 pub mod change;
+mod changes;
 pub mod client;
 pub mod control;
 pub mod error;
@@ -13,11 +14,13 @@ mod extract;
 pub(crate) mod fake;
 pub mod metrics;
 mod page;
+pub mod plan;
 mod public;
 mod router;
 pub mod server;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 pub mod types;
 pub mod words;
 
@@ -25,7 +28,9 @@ pub use change::{BackendPatch, Change, NewBackend};
 pub use client::{Client, ClientError};
 pub use control::{Control, Reply};
 pub use error::{ApiError, Kind, Problem};
+pub use plan::{Diff, History, InForce, MemoryPlan, Pending, Plan, Record, ServicePlan};
 pub use server::{ServeError, TcpServer, UnixServer, serve_tcp, serve_unix};
+pub use transaction::{Author, Edit, Edits, NewService, Options, Rollback, Transaction, Via, What};
 pub use types::{
     AgentInfo, BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status,
     Timestamp,

@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::{
-    change::{BackendPatch, Change, NewBackend, check_rate},
+    change::Change,
+    changes,
     control::Control,
     error::{ApiError, Kind},
-    extract::{Json, Params, Segments},
+    extract::{Params, Segments},
     metrics, page,
-    server::{BODY_LIMIT, Peer},
+    server::{BODY_LIMIT, Peer, TEXT_LIMIT},
     types::{
         AgentInfo, BackendRow, Backends, Healthz, Limits, ServiceLimit, ServiceStatus, Services, Status,
     },
 };
-use crate::config::Rate;
 
 /// The daemon has this long for a question.
 const READ_TIME: Duration = Duration::from_secs(10);
@@ -36,19 +36,19 @@ const CHANGES: usize = 64;
 /// Content type of the Prometheus text format.
 pub(super) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Answer<T> = Result<axum::Json<T>, ApiError>;
+pub(super) type Answer<T> = Result<axum::Json<T>, ApiError>;
 
 /// What the handlers share.
 #[derive(Clone)]
-struct Api {
-    control: Arc<dyn Control>,
+pub(super) struct Api {
+    pub(super) control: Arc<dyn Control>,
     changes: Arc<Semaphore>,
 }
 
 impl Api {
     /// Runs a change to its end even if the client goes away or `CHANGE_TIME` runs out: half a change is worse than
     /// a late one.
-    async fn change<F, R>(&self, run: R) -> Answer<Change>
+    pub(super) async fn change<F, R>(&self, run: R) -> Answer<Change>
     where
         R: FnOnce(Arc<dyn Control>) -> F,
         F: Future<Output = Result<Change, ApiError>> + Send + 'static,
@@ -89,20 +89,36 @@ pub(super) fn router(control: Arc<dyn Control>) -> Router {
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics_now))
         .route("/v1/status", get(status))
-        .route("/v1/services", get(services))
-        .route("/v1/services/{service}", get(service))
-        .route("/v1/services/{service}/backends", post(add_backend))
-        .route("/v1/services/{service}/backends/{backend}", patch(set_backend).delete(remove_backend))
-        .route("/v1/services/{service}/limit", get(limit).put(set_limit).delete(clear_limit))
+        .route("/v1/services", get(services).post(changes::add_service))
+        .route("/v1/services/{service}", get(service).delete(changes::remove_service))
+        .route("/v1/services/{service}/backends", post(changes::add_backend))
+        .route(
+            "/v1/services/{service}/backends/{backend}",
+            patch(changes::set_backend).delete(changes::remove_backend),
+        )
+        .route(
+            "/v1/services/{service}/limit",
+            get(limit).put(changes::set_limit).delete(changes::clear_limit),
+        )
         .route("/v1/agent", get(agent))
         .route("/v1/backends", get(backends))
-        .route("/v1/backends/{backend}", patch(set_everywhere).delete(remove_everywhere))
+        .route("/v1/backends/{backend}", patch(changes::set_everywhere).delete(changes::remove_everywhere))
         .route("/v1/limits", get(limits))
-        .route("/v1/reload", post(reload))
+        .route("/v1/reload", post(changes::reload))
+        .route("/v1/transactions", post(changes::transaction))
+        .route("/v1/rollback", post(changes::rollback))
+        .route("/v1/confirm", post(changes::confirm))
+        .route("/v1/history", get(changes::history))
+        .route("/v1/diff", get(changes::diff))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(log_changes))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        // After the layer above, so that it does not hold here: a whole file is larger than anything else.
+        .route(
+            "/v1/config",
+            get(changes::config).put(changes::replace).layer(DefaultBodyLimit::max(TEXT_LIMIT)),
+        )
         .with_state(api)
 }
 
@@ -194,44 +210,6 @@ async fn backends(State(api): State<Api>, Params(of): Params<OfService>) -> Answ
     Ok(axum::Json(Backends { backends: services.into_iter().flat_map(row).collect() }))
 }
 
-async fn add_backend(
-    State(api): State<Api>,
-    Segments(service): Segments<String>,
-    Json(new): Json<NewBackend>,
-) -> Answer<Change> {
-    new.check()?;
-    api.change(move |control| async move { control.add_backend(&service, new).await }).await
-}
-
-async fn remove_backend(
-    State(api): State<Api>,
-    Segments((service, name)): Segments<(String, String)>,
-) -> Answer<Change> {
-    api.change(move |control| async move { control.remove_backend(&service, &name).await }).await
-}
-
-async fn set_backend(
-    State(api): State<Api>,
-    Segments((service, name)): Segments<(String, String)>,
-    Json(patch): Json<BackendPatch>,
-) -> Answer<Change> {
-    patch.check()?;
-    api.change(move |control| async move { control.set_backend(&service, &name, patch).await }).await
-}
-
-async fn remove_everywhere(State(api): State<Api>, Segments(name): Segments<String>) -> Answer<Change> {
-    api.change(move |control| async move { control.remove_backend_everywhere(&name).await }).await
-}
-
-async fn set_everywhere(
-    State(api): State<Api>,
-    Segments(name): Segments<String>,
-    Json(patch): Json<BackendPatch>,
-) -> Answer<Change> {
-    patch.check()?;
-    api.change(move |control| async move { control.set_backend_everywhere(&name, patch).await }).await
-}
-
 async fn limits(State(api): State<Api>) -> Answer<Limits> {
     let services = within(api.control.services()).await?;
     let limits = services.into_iter().map(|s| ServiceLimit { service: s.name, limit: s.limit }).collect();
@@ -241,21 +219,4 @@ async fn limits(State(api): State<Api>) -> Answer<Limits> {
 async fn limit(State(api): State<Api>, Segments(service): Segments<String>) -> Answer<ServiceLimit> {
     let limit = within(api.control.limit(&service)).await?;
     Ok(axum::Json(ServiceLimit { service, limit }))
-}
-
-async fn set_limit(
-    State(api): State<Api>,
-    Segments(service): Segments<String>,
-    Json(limit): Json<Rate>,
-) -> Answer<Change> {
-    check_rate(limit)?;
-    api.change(move |control| async move { control.set_limit(&service, limit).await }).await
-}
-
-async fn clear_limit(State(api): State<Api>, Segments(service): Segments<String>) -> Answer<Change> {
-    api.change(move |control| async move { control.clear_limit(&service).await }).await
-}
-
-async fn reload(State(api): State<Api>) -> Answer<Change> {
-    api.change(|control| async move { control.reload().await }).await
 }

@@ -30,6 +30,8 @@ use super::{control::Control, public, router};
 
 /// Largest body of a request, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
+/// Largest text of a configuration, in bytes.
+pub const TEXT_LIMIT: usize = crate::config::limits::FILE_BYTES as usize;
 /// A body has this long to arrive.
 pub const BODY_TIME: Duration = Duration::from_secs(10);
 /// A header has this long to arrive; an idle connection is closed after the same time.
@@ -103,8 +105,8 @@ pub enum ServeError {
 /// Who is on the other end of a connection, for the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
-    uid: u32,
-    pid: Option<i32>,
+    pub(super) uid: u32,
+    pub(super) pid: Option<i32>,
 }
 
 impl fmt::Display for Peer {

@@ -260,6 +260,9 @@ pub fn port_words(ports: &Ports) -> Vec<String> {
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
+    /// The beginning of 1970.
+    pub const EPOCH: Self = Self(jiff::Timestamp::UNIX_EPOCH);
+
     /// Now.
     pub fn now() -> Self {
         Self::from_unix(jiff::Timestamp::now().as_second())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{agent, backend, check, completions, detach, exit, limit, man, run, service};
+use super::{agent, apply, backend, check, completions, detach, exit, limit, man, run, service};
 
 /// Layer-4 load balancer in XDP.
 #[derive(Debug, Parser)]
@@ -44,7 +44,7 @@ pub(super) enum Verb {
     Detach(detach::Detach),
     /// Show everything about a running instance
     Status,
-    /// Show services
+    /// Show, add and remove services
     Service {
         #[command(subcommand)]
         verb: service::Verb,
@@ -61,8 +61,19 @@ pub(super) enum Verb {
     },
     /// Validate a configuration and print it with every default written out
     Check(check::Check),
-    /// Make the daemon apply its configuration file
-    Reload,
+    /// Say what applying a file would do, and change nothing
+    Plan(apply::Plan),
+    /// Make the daemon apply its configuration file, or another one in its place
+    #[command(visible_alias = "reload")]
+    Apply(apply::Apply),
+    /// Keep a change that waits to be confirmed
+    Confirm,
+    /// Bring back what was in force before
+    Rollback(apply::Back),
+    /// Show what was in force, and when, by whom and why
+    History,
+    /// Show what was edited and not applied, or what differs between two states
+    Diff(apply::Differ),
     /// Print a completion script for a shell
     Completions(completions::Completions),
     /// Print the manual page, or write one for each verb

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser, error::ErrorKind};
 use hyper::Method;
 
-use super::{args::cut, context::Context, exit::Failure, usage_error, view};
+use super::{args::cut, context::Context, exit::Failure, how::How, usage_error, view};
 use crate::{
     api::{BackendPatch, NewBackend, change::default_weight, client::path_of, types::Backends},
     config::AdminState,
@@ -52,6 +52,8 @@ pub(super) struct Add {
     /// In which state it begins
     #[arg(long, default_value = "up", value_parser = admin_state())]
     state: AdminState,
+    #[command(flatten)]
+    how: How,
 }
 
 /// A backend of one service, or of all.
@@ -63,6 +65,8 @@ pub(super) struct Target {
     /// Give NAME alone, and mean the backends of this name in every service
     #[arg(long)]
     all_services: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// Change a backend.
@@ -107,7 +111,7 @@ impl Verb {
     pub(super) fn run(&self, cx: &mut Context<'_>) -> Result<(), Failure> {
         let patch = |cx: &mut Context<'_>, target: &Target, patch: BackendPatch| {
             let path = target.path()?;
-            cx.change(&Method::PATCH, &path, Some(&patch))
+            cx.change(&Method::PATCH, &path, Some(&patch), &target.how)
         };
         match self {
             Self::List { service } => {
@@ -118,7 +122,7 @@ impl Verb {
             Self::Add(add) => add.run(cx),
             Self::Remove(target) => {
                 let path = target.path()?;
-                cx.change::<()>(&Method::DELETE, &path, None)
+                cx.change::<()>(&Method::DELETE, &path, None, &target.how)
             }
             Self::Set(set) => patch(cx, &set.target, set.what.patch()),
             Self::Drain(target) => patch(cx, target, BackendPatch::state(AdminState::Drain)),
@@ -141,7 +145,7 @@ impl Add {
             weight: self.weight,
             state: self.state,
         };
-        cx.change(&Method::POST, &path_of(&["v1", "services", service, "backends"]), Some(&new))
+        cx.change(&Method::POST, &path_of(&["v1", "services", service, "backends"]), Some(&new), &self.how)
     }
 }
 

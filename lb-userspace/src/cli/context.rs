@@ -3,8 +3,8 @@
 use hyper::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{args::Global, exit::Failure, hooks::Hooks, output::Output, view};
-use crate::api::{Change, Client, Timestamp};
+use super::{args::Global, change_view, exit::Failure, hooks::Hooks, how::How, output::Output};
+use crate::api::{Change, Client, Plan, Timestamp, client::Answer};
 
 /// Handed to each verb.
 pub(super) struct Context<'a> {
@@ -50,12 +50,23 @@ impl Context<'_> {
         method: &Method,
         path: &str,
         body: Option<&B>,
+        how: &How,
     ) -> Result<(), Failure> {
-        let answer = self.client().call(method, path, body)?;
+        let answer = self.client().call(method, &how.path(path, None), body)?;
+        self.changed(&answer, how)
+    }
+
+    /// Prints what a change did, or would do.
+    pub(super) fn changed(&mut self, answer: &Answer, how: &How) -> Result<(), Failure> {
         if self.out.json {
             return self.out.data(&answer.body);
         }
-        let text = view::change(&answer.json::<Change>()?);
+        let text = if how.is_plan() {
+            let look = Look { color: self.out.color, now: self.now };
+            change_view::plan(&answer.json::<Plan>()?, &look)
+        } else {
+            change_view::change(&answer.json::<Change>()?)
+        };
         self.out.data(text)
     }
 }

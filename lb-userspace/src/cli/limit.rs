@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use hyper::Method;
 
-use super::{context::Context, exit::Failure, view};
+use super::{context::Context, exit::Failure, how::How, view};
 use crate::{
     api::{
-        change::MAX_RATE,
+        change::{MAX_BURST, MAX_RATE},
         client::path_of,
         types::{Limits, ServiceLimit},
     },
@@ -31,14 +31,18 @@ pub(super) enum Verb {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RATE)))]
         rate: u32,
         /// Packets that may come at once
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RATE)))]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BURST)))]
         burst: u32,
+        #[command(flatten)]
+        how: How,
     },
     /// Take the limit of a service away
     Clear {
         /// Name of the service
         #[arg(value_name = "SERVICE")]
         service: String,
+        #[command(flatten)]
+        how: How,
     },
 }
 
@@ -52,11 +56,11 @@ impl Verb {
             Self::Show { service: Some(service) } => {
                 cx.show(&path(service), |l: &ServiceLimit, look| view::limits(std::slice::from_ref(l), look))
             }
-            Self::Set { service, rate, burst } => {
+            Self::Set { service, rate, burst, how } => {
                 let limit = Rate { rate: *rate, burst: *burst };
-                cx.change(&Method::PUT, &path(service), Some(&limit))
+                cx.change(&Method::PUT, &path(service), Some(&limit), how)
             }
-            Self::Clear { service } => cx.change::<()>(&Method::DELETE, &path(service), None),
+            Self::Clear { service, how } => cx.change::<()>(&Method::DELETE, &path(service), None, how),
         }
     }
 }

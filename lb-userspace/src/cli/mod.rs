@@ -3,18 +3,20 @@
 //! Data goes to stdout, everything else to stderr. Exit codes are a contract: `exit.rs` and `docs/api.md`.
 
 mod agent;
+mod apply;
 mod args;
 mod backend;
+mod change_view;
 mod check;
 mod completions;
 mod context;
 mod detach;
 mod exit;
 pub mod hooks;
+mod how;
 mod limit;
 mod man;
 mod output;
-mod reload;
 mod run;
 mod service;
 mod status;
@@ -83,7 +85,12 @@ fn dispatch(verb: &Verb, cx: &mut Context<'_>) -> Result<(), Failure> {
         Verb::Backend { verb } => verb.run(cx),
         Verb::Limit { verb } => verb.run(cx),
         Verb::Check(verb) => verb.run(cx),
-        Verb::Reload => reload::run(cx),
+        Verb::Apply(verb) => verb.run(cx),
+        Verb::Plan(verb) => verb.run(cx),
+        Verb::Confirm => apply::confirm(cx),
+        Verb::Rollback(verb) => verb.run(cx),
+        Verb::History => apply::history(cx),
+        Verb::Diff(verb) => verb.run(cx),
         Verb::Completions(verb) => verb.run(cx),
         Verb::Man(verb) => verb.run(cx),
     }

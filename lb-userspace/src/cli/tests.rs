@@ -102,10 +102,7 @@ fn tables_for_people_and_the_body_for_programs() {
 #[test]
 fn every_changing_verb_says_what_it_means() {
     let daemon = TestDaemon::start(FakeControl::new());
-    let all = |name: &str, patch: &str| {
-        let call = |service: &str| format!("set {service}/{name} {patch}");
-        vec!["status".into(), call("web"), call("dns")]
-    };
+    let all = |name: &str, patch: &str| vec![format!("set */{name} {patch}")];
     let one = |call: &str| vec![call.to_owned()];
     let cases: Vec<(&str, Vec<String>)> = vec![
         (
@@ -117,7 +114,7 @@ fn every_changing_verb_says_what_it_means() {
             one("add web/2001:db8::14 2001:db8::14 port None weight 100 Up"),
         ),
         ("backend remove web/b1", one("remove web/b1")),
-        ("backend rm b3 --all-services", vec!["status".into(), "remove web/b3".into()]),
+        ("backend rm b3 --all-services", one("remove */b3")),
         ("backend set web/b1 --weight 0", one(r#"set web/b1 {"weight":0}"#)),
         ("backend set web/b1 --no-port --state up", one(r#"set web/b1 {"state":"up","port":null}"#)),
         (
@@ -131,6 +128,17 @@ fn every_changing_verb_says_what_it_means() {
         ("limit set web --rate 5 --burst 6", one("limit web 5/6")),
         ("limit clear web", one("clear web")),
         ("reload", one("reload")),
+        ("apply --confirm 2m --reason drill", one("reload because drill confirm 120s")),
+        ("confirm", one("confirm")),
+        ("rollback", one("rollback None")),
+        ("rollback 7", one("rollback Some(7)")),
+        (
+            "service add api --address 192.0.2.20 --port 443 --port 8000-8100 --forward l2",
+            one(
+                r#"add service {"name":"api","addresses":["192.0.2.20"],"ports":["443","8000-8100"],"forward":"l2"}"#,
+            ),
+        ),
+        ("service rm dns --reason unused", one("remove service dns because unused")),
     ];
     for (line, calls) in cases {
         let ran = ask(&daemon, line);
@@ -142,6 +150,49 @@ fn every_changing_verb_says_what_it_means() {
         assert_eq!(body["changed"], true, "{line}");
         daemon.control.take_calls();
     }
+}
+
+#[test]
+fn every_changing_verb_can_be_planned() {
+    let daemon = TestDaemon::start(FakeControl::new());
+    for (line, call) in [
+        ("backend remove web/b1 --plan", "remove web/b1"),
+        ("backend add web --address 192.0.2.7 --plan", "add web/192.0.2.7 192.0.2.7 port None weight 100 Up"),
+        ("backend set web/b1 --weight 5 --plan", r#"set web/b1 {"weight":5}"#),
+        ("limit clear web --plan", "clear web"),
+        ("service remove dns --plan", "remove service dns"),
+        ("rollback --plan", "rollback None"),
+        ("apply --plan", "reload"),
+        ("plan", "reload"),
+    ] {
+        let ran = ask(&daemon, line);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{line}");
+        assert_eq!(daemon.control.take_calls(), [format!("plan {call}")], "{line}");
+        assert!(ran.stdout.contains("at most 7 are at risk"), "{line}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_file_is_planned_applied_and_compared() {
+    let daemon = TestDaemon::start(FakeControl::new());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("new.toml");
+    std::fs::write(&file, "a = 1").unwrap();
+    let file = file.display();
+    for (line, call) in [
+        (format!("plan {file}"), "plan text \"a = 1\" base None"),
+        (format!("apply {file} --base 5e --confirm 60s"), "text \"a = 1\" base Some(\"5e\") confirm 60s"),
+        ("history".into(), "history"),
+        ("diff".into(), "diff None None"),
+        ("diff 1 2".into(), "diff Some(1) Some(2)"),
+    ] {
+        let ran = ask(&daemon, &line);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{line}");
+        assert_eq!(daemon.control.take_calls(), [call], "{line}");
+    }
+    let ran = ask(&daemon, "apply /nonexistent/x.toml");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("cannot read the file"), "{}", ran.stderr);
 }
 
 #[test]
@@ -162,8 +213,13 @@ fn wrong_command_lines_end_with_2_and_ask_nothing() {
         ("backend set web/b1 --port 0", "0 is not in 1..=65535"),
         ("backend set web/b1 --port 1 --no-port", "cannot be used with"),
         ("backend set web/b1 --state gone", "[possible values: up, drain, down]"),
-        ("limit set web --rate 0 --burst 1", "0 is not in 1..=10000000"),
+        ("limit set web --rate 0 --burst 1", "0 is not in 1..=1000000"),
         ("limit set web --rate 1", "--burst"),
+        ("apply --confirm 0s", "expected at least 1s"),
+        ("apply --confirm 48h", "expected at most 24h"),
+        ("apply --confirm 60s --plan", "cannot be used with"),
+        ("rollback seven", "invalid value 'seven'"),
+        ("service add api --address 192.0.2.20", "--port"),
         ("--name ../x status", "expected 1 to 63 of"),
         ("run", "--config"),
         ("agent", "--config"),

@@ -8,30 +8,12 @@ use super::{
 };
 use crate::{
     api::{
-        BackendState, BackendStatus, Change, InterfaceMode, ServiceStatus, Status,
+        BackendState, BackendStatus, InterfaceMode, ServiceStatus, Status,
         types::{BackendRow, ServiceLimit},
         words::{age, bytes, count, percent, percent_of, plural},
     },
     config::{Affinity, Forward, Protocol},
 };
-
-/// What a change did.
-pub(super) fn change(c: &Change) -> String {
-    let message = printable(&c.message);
-    if !c.changed {
-        return format!("{message} (nothing changed; generation {})", c.generation);
-    }
-    let moved = match c.slots_total {
-        0 => "no table touched".into(),
-        total => format!(
-            "{} of {} moved ({})",
-            count(c.slots_moved),
-            plural(total, "slot"),
-            percent_of(c.slots_moved, total)
-        ),
-    };
-    format!("{message}\ngeneration {}: {moved}", c.generation)
-}
 
 /// `lb status`.
 pub(super) fn status(s: &Status, look: &Look) -> String {
@@ -389,22 +371,6 @@ web      1,000/s per source  2,000
 dns                no limit      -
 ";
         assert_eq!(limits(&rows, &look(false)), want);
-    }
-
-    #[test]
-    fn a_change_says_how_much_moved_or_that_nothing_did() {
-        let mut c = Change {
-            generation: 13,
-            changed: true,
-            slots_moved: 5_461,
-            slots_total: 16_381,
-            message: "web/b4 added".into(),
-        };
-        assert_eq!(change(&c), "web/b4 added\ngeneration 13: 5,461 of 16,381 slots moved (33.3 %)");
-        (c.slots_moved, c.slots_total) = (0, 0);
-        assert_eq!(change(&c), "web/b4 added\ngeneration 13: no table touched");
-        c.changed = false;
-        assert_eq!(change(&c), "web/b4 added (nothing changed; generation 13)");
     }
 
     #[test]

@@ -38,8 +38,11 @@ pub const SETTLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::
 pub const WEIGHT: RangeInclusive<u16> = 0..=u16::MAX;
 /// A port.
 pub const PORT: RangeInclusive<u16> = 1..=u16::MAX;
-/// `rate` (packets per second) and `burst` (packets) of a limit.
-pub const RATE: RangeInclusive<u32> = 1..=10_000_000;
+/// `rate` of a limit, in packets per second. At the upper end a packet costs about 1,000 ns of credit in whole units of
+/// the datapath's clock; above it the rounding would be more than 2 % of the rate.
+pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
+/// `burst` of a limit, in packets.
+pub const BURST: RangeInclusive<u32> = 1..=10_000_000;
 /// `interval` of a health check.
 pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 /// Smallest `timeout` of a health check; the largest is its interval.

@@ -8,6 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -91,6 +95,12 @@ pub enum WriteError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody else wrote the file meanwhile; what they wrote is there.
+    #[error("{} was changed by somebody else in this moment; it is as they left it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The new file is there, but the directory could not be flushed.
     #[error("{} is replaced, but a power cut could bring the old one back: {source}", path.display())]
     NotFlushed {
@@ -110,6 +120,19 @@ pub enum WriteError {
 /// # Errors
 /// Any step that fails, the one that keeps the owner included.
 pub fn write_atomic(path: &Path, text: &str) -> Result<(), WriteError> {
+    write(path, text, None)
+}
+
+/// As [`write_atomic`], if the file still holds the text with this digest: of two writers the second is told, and what
+/// the first wrote is not lost.
+///
+/// # Errors
+/// Any step that fails; [`WriteError::Changed`].
+pub fn replace(path: &Path, text: &str, expected: Digest) -> Result<(), WriteError> {
+    write(path, text, Some(expected))
+}
+
+fn write(path: &Path, text: &str, expected: Option<Digest>) -> Result<(), WriteError> {
     let step = |step: &'static str, path: &Path| {
         let path = path.to_owned();
         move |source| WriteError::NotReplaced { step, path, source }
@@ -122,6 +145,9 @@ pub fn write_atomic(path: &Path, text: &str) -> Result<(), WriteError> {
     // A dangling link has no metadata and no canonical path: it is replaced like an absent file.
     let target =
         if old.is_some() { path.canonicalize().map_err(step("find", path))? } else { path.to_owned() };
+    if old.is_none() && expected.is_some() {
+        return Err(WriteError::Changed { path: path.to_owned() });
+    }
     let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut new = tempfile::Builder::new()
         .prefix(".lb-")
@@ -129,15 +155,38 @@ pub fn write_atomic(path: &Path, text: &str) -> Result<(), WriteError> {
         .tempfile_in(directory)
         .map_err(step("make a file in", directory))?;
     new.write_all(text.as_bytes()).map_err(step("write", new.path()))?;
+    let old_exists = old.is_some();
     if let Some(old) = old {
         keep_ownership(new.as_file(), &old).map_err(step("keep mode and owner of", &target))?;
     }
     new.as_file().sync_all().map_err(step("flush", new.path()))?;
-    new.persist(&target).map_err(|error| step("replace", &target)(error.error))?;
+    if let Some(expected) = expected.filter(|_| old_exists) {
+        let still = exchange(new.path(), &target, expected).map_err(step("replace", &target))?;
+        if !still {
+            return Err(WriteError::Changed { path: target });
+        }
+    } else {
+        new.persist(&target).map_err(|error| step("replace", &target)(error.error))?;
+    }
     // The rename itself lives in the directory.
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|source| WriteError::NotFlushed { path: target.clone(), source })
+}
+
+/// Puts `new` in the place of `target` if that holds what is expected; says whether it did. The two change places in one
+/// step, and again if what came back is not what was expected: nothing that somebody wrote is ever removed unread.
+fn exchange(new: &Path, target: &Path, expected: Digest) -> io::Result<bool> {
+    let swap = || renameat2(AT_FDCWD, new, AT_FDCWD, target, RenameFlags::RENAME_EXCHANGE);
+    let holds = |path: &Path| read_text(path).is_ok_and(|text| Digest::of(&text) == expected);
+    match swap() {
+        Ok(()) if holds(new) => Ok(true),
+        Ok(()) => swap().map(|()| false).map_err(io::Error::from),
+        // A file system without this call: the next best is a look directly before the rename.
+        Err(Errno::EINVAL | Errno::ENOSYS) if holds(target) => std::fs::rename(new, target).map(|()| true),
+        Err(Errno::EINVAL | Errno::ENOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Owner first: a change of owner clears set-id bits. Nothing is asked of the system when nothing differs, so an
@@ -190,6 +239,23 @@ mod tests {
         let error = write_atomic(&absent, "x").unwrap_err();
         assert!(error.to_string().contains("absent: "), "{error}");
         assert!(error.to_string().ends_with("the file is unchanged"), "{error}");
+    }
+
+    #[test]
+    fn of_two_writers_the_second_is_told_and_nothing_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lb.toml");
+        std::fs::write(&file, "mine").unwrap();
+        replace(&file, "mine, changed", Digest::of("mine")).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine, changed");
+        std::fs::write(&file, "theirs").unwrap();
+        let error = replace(&file, "mine, again", Digest::of("mine, changed")).unwrap_err();
+        assert!(matches!(error, WriteError::Changed { .. }), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "theirs");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
+        std::fs::remove_file(&file).unwrap();
+        let error = replace(&file, "mine", Digest::of("theirs")).unwrap_err();
+        assert!(matches!(error, WriteError::Changed { .. }) && !file.exists(), "{error}");
     }
 
     #[test]

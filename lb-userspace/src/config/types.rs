@@ -191,7 +191,7 @@ pub struct Limit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
-    /// Packets per second, 1 to 10,000,000.
+    /// Packets per second, 1 to 1,000,000.
     pub rate: u32,
     /// Packets that may come back to back, 1 to 10,000,000.
     pub burst: u32,

@@ -68,7 +68,7 @@ struct Tables {
 }
 
 /// What is remembered of a service between snapshots.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ServiceState {
     /// An index keeps its member as long as anything may refer to it.
     places: Vec<Option<Place>>,
@@ -95,7 +95,7 @@ pub struct TableReport {
     pub shares: Vec<u32>,
 }
 
-/// Builds snapshots; remembers tables and member indices between them.
+/// Builds snapshots; remembers tables and member indices between them. A copy tells what would be: it shares the tables.
 pub struct Desired {
     seed: Seed,
     scratch: maglev::Scratch,
@@ -114,6 +114,19 @@ pub struct TableError {
     pub service: String,
     /// What does not fit.
     pub reason: String,
+}
+
+impl Clone for Desired {
+    fn clone(&self) -> Self {
+        Self {
+            seed: self.seed,
+            // Memory to work in, which every copy finds for itself.
+            scratch: maglev::Scratch::default(),
+            services: self.services.clone(),
+            now: self.now,
+            tables: self.tables.clone(),
+        }
+    }
 }
 
 impl Desired {
@@ -358,7 +371,7 @@ fn assign(state: &mut ServiceState, backends: &BTreeMap<u64, &Backend>, now: Sec
 }
 
 /// First eight bytes of a digest over the desired state, health and next hops left out.
-fn digest(config: &Config) -> u64 {
+pub fn digest(config: &Config) -> u64 {
     use sha2::{Digest, Sha256};
     let bytes = Sha256::digest(format!("{:?}", config.services));
     u64::from_le_bytes(std::array::from_fn(|i| bytes[i]))

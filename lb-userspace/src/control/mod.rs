@@ -5,6 +5,7 @@ pub mod desired;
 pub mod identity;
 pub mod maglev;
 pub mod model;
+pub mod plan;
 pub mod prime;
 mod race;
 pub mod rendezvous;

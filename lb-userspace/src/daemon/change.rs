@@ -1,139 +1,252 @@
-//! Changes as transactions: edit the text, validate the whole, install, write back.
+//! Changes as transactions: the text as it should be, validated as a whole, then committed by `transaction.rs`.
 
 use log::{info, warn};
 
-use super::core::{Core, Moved};
+use super::{
+    core::Core,
+    journal::Intent,
+    transaction::{self, Failure, Stage},
+};
 use crate::{
-    api::{ApiError, BackendPatch, Change, NewBackend, change::default_weight},
-    config::{self, Config, ConfigError, Digest, Limit, Rate, edit},
+    api::{ApiError, Author, Change, Edit, Pending, Plan, Record, Timestamp, Transaction, Via, What},
+    config::{self, Config, ConfigError, Digest, WriteError},
+    control::{
+        desired::digest,
+        plan::{Moves, changes},
+    },
 };
 
-/// One change of the desired state.
-#[derive(Clone, Debug)]
-pub(super) enum Edit {
-    /// A new backend.
-    Add { service: String, backend: NewBackend },
-    /// A backend less.
-    Remove { service: String, backend: String },
-    /// Fields of a backend.
-    Set { service: String, backend: String, patch: BackendPatch },
-    /// A limit, or none.
-    Limit { service: String, limit: Option<Rate> },
-}
+/// Edits that a message names.
+const NAMED: usize = 5;
 
-impl Edit {
-    fn words(&self) -> String {
-        match self {
-            Self::Add { service, backend } => format!("added {service}/{}", backend.resolved_name()),
-            Self::Remove { service, backend } => format!("removed {service}/{backend}"),
-            Self::Set { service, backend, .. } => format!("set {service}/{backend}"),
-            Self::Limit { service, limit: Some(rate) } => {
-                format!(
-                    "{service}: at most {} packets per second per source, burst {}",
-                    rate.rate, rate.burst
-                )
-            }
-            Self::Limit { service, limit: None } => format!("{service}: no limit"),
-        }
-    }
-
-    fn write(&self, document: &mut edit::Document) -> Result<(), edit::EditError> {
-        match self {
-            Self::Add { service, backend } => document.add_backend(
-                service,
-                &edit::BackendSpec {
-                    name: backend.name.clone(),
-                    address: backend.address,
-                    port: backend.port,
-                    weight: (backend.weight != default_weight()).then_some(backend.weight),
-                    state: (backend.state != config::AdminState::Up).then_some(backend.state),
-                },
-            ),
-            Self::Remove { service, backend } => document.remove_backend(service, backend),
-            Self::Set { service, backend, patch } => document.set_backend(
-                service,
-                backend,
-                edit::BackendPatch {
-                    weight: patch.weight,
-                    state: patch.state,
-                    address: patch.address,
-                    port: patch.port.flatten(),
-                },
-            ),
-            Self::Limit { service, limit } => {
-                document.set_limit(service, limit.map(|anonymous| Limit { anonymous }))
-            }
-        }
-    }
+/// A change that could be made.
+struct Prepared {
+    /// Digest of the file as it is.
+    before: Digest,
+    /// The file as it should be.
+    text: String,
+    config: Config,
+    message: String,
 }
 
 impl Core {
     /// Makes a change: all of it, or nothing.
-    pub(super) fn change(&mut self, edit: &Edit) -> Result<Change, ApiError> {
-        if let Edit::Set { patch: BackendPatch { port: Some(None), .. }, .. } = edit {
-            return Err(ApiError::invalid("a port cannot be taken away by a patch")
-                .field("port")
-                .found("null")
-                .fix("remove the line from lb.toml and run `lb reload`"));
-        }
-        let text = config::read_text(&self.config_path).map_err(|e| refused(&e))?;
-        if Digest::of(&text) != self.applied {
+    pub(super) fn change(&mut self, asked: &Transaction) -> Result<Change, ApiError> {
+        let rollback = matches!(asked.what, What::Rollback { .. });
+        if let Some(pending) = self.history.pending().filter(|_| !rollback) {
             return Err(ApiError::conflict(format!(
-                "{} was edited since it was applied",
-                self.config_path.display()
+                "change {} waits to be confirmed until {}",
+                pending.number, pending.until
             ))
-            .fix("apply it with `lb reload`, or undo the edit, and try again"));
+            .fix("`lb confirm` keeps it, `lb rollback` takes it back"));
         }
-        let file = self.config_path.display().to_string();
-        let mut document = edit::Document::parse(&file, &text).map_err(|e| refused(&e))?;
-        edit.write(&mut document).map_err(|e| edit_refused(&e))?;
-        let new_text = document.to_string();
-        if new_text == text {
-            return Ok(self.answer(false, Moved::default(), format!("{}: so already", edit.words())));
+        let prepared = self.prepare(&asked.what)?;
+        let fixed = self.fixed(&prepared.config);
+        if !fixed.is_empty() {
+            return Err(ApiError::conflict(format!("{} while the daemon runs", fixed.join("; ")))
+                .fix("stop the daemon and start it again: the datapath goes on meanwhile"));
         }
-        let config = self.parse(&new_text).map_err(|e| refused(&e))?;
-        let before = self.config.clone();
-        let moved = self.apply(config).map_err(|e| not_applied(&e))?;
-        if let Err(error) = config::write_atomic(&self.config_path, &new_text) {
-            // The file is the truth: what it does not say must not be in force.
-            if let Err(undo) = self.apply(before) {
-                warn!("the change is in force but not in the file, and could not be undone: {undo:#}");
-            }
-            return Err(ApiError::internal(format!("nothing was changed: {error}")));
+        if Digest::of(&prepared.text) == self.applied && prepared.config == self.config {
+            let words = match asked.what {
+                What::Edits(_) => format!("{}: so already", prepared.message),
+                _ => format!("{}: nothing to apply: it says what is in force", prepared.message),
+            };
+            return Ok(self.answer(None, Moves::default(), words));
         }
-        self.applied = Digest::of(&new_text);
-        info!(
-            "{} (generation {}, {} of {} slots moved)",
-            edit.words(),
-            self.generation,
-            moved.slots,
-            moved.of
-        );
-        Ok(self.answer(true, moved, edit.words()))
+        self.commit(asked, prepared)
     }
 
-    /// Applies the file as it is on disk.
-    pub(super) fn reload(&mut self) -> Result<Change, ApiError> {
-        let text = config::read_text(&self.config_path).map_err(|e| refused(&e))?;
-        let config = self.parse(&text).map_err(|e| refused(&e))?;
-        if config.daemon.interfaces != self.config.daemon.interfaces
-            || config.daemon.xdp_mode != self.config.daemon.xdp_mode
-            || config.daemon.hash_seed != self.config.daemon.hash_seed
-            || config.daemon.flow_capacity != self.config.daemon.flow_capacity
-            || config.daemon.limit_capacity != self.config.daemon.limit_capacity
-            || config.daemon.listen != self.config.daemon.listen
-        {
-            return Err(ApiError::conflict(
-                "interfaces, xdp_mode, hash_seed, table capacities and listen are fixed while the daemon runs",
-            )
-            .fix("stop the daemon and start it again: the datapath goes on meanwhile"));
+    /// Says what a change would do.
+    pub(super) fn plan(&mut self, asked: &Transaction) -> Result<Plan, ApiError> {
+        let prepared = self.prepare(&asked.what)?;
+        let fixed = self.fixed(&prepared.config);
+        self.plan_of(&prepared.config, fixed).map_err(|e| ApiError::invalid(format!("{e:#}")))
+    }
+
+    fn commit(&mut self, asked: &Transaction, prepared: Prepared) -> Result<Change, ApiError> {
+        let pending = self.pending_for(asked)?;
+        let record = Record {
+            number: self.history.next_number(),
+            time: Timestamp::now(),
+            author: asked.author,
+            reason: asked.reason.clone(),
+            message: prepared.message,
+            digest: Digest::of(&prepared.text).to_string(),
+            bytes: prepared.text.len() as u64,
+        };
+        let intent = Intent {
+            before: prepared.before,
+            after: Digest::of(&prepared.text),
+            state_before: digest(&self.config),
+            state_after: digest(&prepared.config),
+            text: prepared.text,
+            record,
+            pending,
+        };
+        let mut live = Live { before: self.config.clone(), config: Some(prepared.config), core: self };
+        let done = transaction::commit(&mut live, &intent).map_err(|failure| refused_by(&failure))?;
+        self.applied = intent.after;
+        self.detach_left();
+        let Record { number, message, .. } = intent.record;
+        let moved = done.installed;
+        info!(
+            "change {number}: {message} (generation {}, {} of {} slots moved)",
+            self.generation, moved.moved, moved.of
+        );
+        let message = match done.not_recorded {
+            Some(error) => format!("{message}; the history does not have it: {error}"),
+            None => message,
+        };
+        Ok(Change { confirm_until: pending.map(|p| p.until), ..self.answer(Some(number), moved, message) })
+    }
+
+    /// What comes back if nobody confirms this change.
+    fn pending_for(&self, asked: &Transaction) -> Result<Option<Pending>, ApiError> {
+        let Some(time) = asked.confirm else { return Ok(None) };
+        let in_force = self.history.last().filter(|record| record.digest == self.applied.to_string());
+        let back_to = in_force.ok_or_else(|| {
+            ApiError::conflict("the history does not have what is in force, so it could not be brought back")
+                .fix("make the change without a time to confirm it; the log says why the history has a gap")
+        })?;
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let until = Timestamp::from_unix(Timestamp::now().as_unix().saturating_add(seconds));
+        Ok(Some(Pending { number: self.history.next_number(), back_to: back_to.number, until }))
+    }
+
+    /// The text that is asked for, validated.
+    fn prepare(&self, what: &What) -> Result<Prepared, ApiError> {
+        let file = self.config_path.display().to_string();
+        let current = config::read_text(&self.config_path).map_err(|e| refused(&e))?;
+        let before = Digest::of(&current);
+        if *what != What::File && before != self.applied {
+            return Err(ApiError::conflict(format!("{file} was edited since it was applied"))
+                .fix("apply it with `lb apply`, or undo the edit (`lb diff` shows it), and try again"));
         }
-        let changed = config != self.config;
-        let moved = self.apply(config).map_err(|e| not_applied(&e))?;
-        self.applied = Digest::of(&text);
-        let words = if changed { "applied" } else { "nothing to apply: the file says what is in force" };
-        info!("{} (generation {})", words, self.generation);
-        Ok(self.answer(changed, moved, format!("{}: {words}", self.config_path.display())))
+        let (text, message) = match what {
+            What::File => (current, format!("applied {file}")),
+            What::Edits(edits) => (self.edited(&file, &current, edits)?, words(edits)),
+            What::Text { text, base } => {
+                if let Some(base) = base.as_ref().filter(|base| **base != before.to_string()) {
+                    return Err(ApiError::conflict("somebody else changed the configuration meanwhile")
+                        .field("base")
+                        .found(base)
+                        .expected(before.to_string())
+                        .fix("read it again, make the change there, and send it with the new digest"));
+                }
+                (text.clone(), format!("replaced {file}"))
+            }
+            What::Rollback { to } => self.recorded(*to)?,
+        };
+        let config = self.parse(&text).map_err(|e| refused(&e))?;
+        let message = match changes(&self.config, &config).as_slice() {
+            [one] if !matches!(what, What::Edits(_)) => format!("{message}: {one}"),
+            _ => message,
+        };
+        Ok(Prepared { before, text, config, message })
+    }
+
+    fn edited(&self, file: &str, text: &str, edits: &[Edit]) -> Result<String, ApiError> {
+        let mut document = config::edit::Document::parse(file, text).map_err(|e| refused(&e))?;
+        for edit in edits {
+            super::edits::write(edit, &mut document)?;
+        }
+        Ok(document.to_string())
+    }
+
+    /// The text of a record, by its number or the one before what is in force.
+    fn recorded(&self, to: Option<u64>) -> Result<(String, String), ApiError> {
+        let records = self.history.records();
+        let number = match (to, self.history.pending()) {
+            (Some(number), _) => number,
+            (None, Some(pending)) => pending.back_to,
+            (None, None) => match records {
+                [.., before, _] => before.number,
+                _ => {
+                    return Err(ApiError::not_found("the history has nothing from before what is in force")
+                        .fix("`lb history` lists what there is"));
+                }
+            },
+        };
+        let record = self.record(number)?;
+        let text = self.history.text(record).map_err(|e| ApiError::internal(format!("{e:#}")))?;
+        Ok((text, format!("rolled back to {number}")))
+    }
+
+    /// A record of the history; 404 when there is none.
+    pub(super) fn record(&self, number: u64) -> Result<&Record, ApiError> {
+        self.history.get(number).ok_or_else(|| {
+            let records = self.history.records();
+            let range = records.first().zip(records.last());
+            let known = range.map_or("none yet".to_owned(), |(a, b)| format!("{} to {}", a.number, b.number));
+            ApiError::not_found(format!("the history has no record {number}"))
+                .field("to")
+                .found(number.to_string())
+                .expected(known)
+                .fix("`lb history` lists what there is")
+        })
+    }
+
+    /// What this configuration changes that cannot change while the daemon runs.
+    fn fixed(&self, config: &Config) -> Vec<String> {
+        let (old, new) = (&self.config.daemon, &config.daemon);
+        let added = new.interfaces.iter().any(|name| !old.interfaces.contains(name));
+        let differs = [
+            ("interfaces cannot be added", added || new.interfaces.is_empty() && !old.interfaces.is_empty()),
+            ("xdp_mode is fixed", old.xdp_mode != new.xdp_mode),
+            ("hash_seed is fixed", old.hash_seed != new.hash_seed),
+            (
+                "table capacities are fixed",
+                (old.flow_capacity, old.limit_capacity) != (new.flow_capacity, new.limit_capacity),
+            ),
+            ("listen is fixed", old.listen != new.listen),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(words, _)| words.to_owned()).collect()
+    }
+
+    /// Keeps the change that waits to be confirmed.
+    pub(super) fn confirm(&mut self) -> Result<Change, ApiError> {
+        let pending = self.history.pending().ok_or_else(|| {
+            ApiError::conflict("no change waits to be confirmed")
+                .fix("`lb history` shows what was done; a change that ran out of time was taken back")
+        })?;
+        self.history.set_pending(None).map_err(|e| not_written(&e))?;
+        info!("change {} is confirmed", pending.number);
+        Ok(self.answer(
+            Some(pending.number),
+            Moves::default(),
+            format!("confirmed change {}", pending.number),
+        ))
+    }
+
+    /// Takes the change back that nobody confirmed in time.
+    pub(super) fn expire(&mut self) {
+        let Some(pending) = self.history.pending().filter(|p| p.until <= Timestamp::now()) else { return };
+        warn!("change {} was not confirmed in time: back to {}", pending.number, pending.back_to);
+        if let Err(error) = self.put_edit_aside() {
+            warn!("{}: {error}", self.config_path.display());
+        }
+        let what = What::Rollback { to: Some(pending.back_to) };
+        let mut back = Transaction::new(what, Author::daemon(Via::Timer));
+        back.reason = Some(format!("change {} was not confirmed in time", pending.number));
+        if let Err(error) = self.change(&back) {
+            warn!("change {} could not be taken back, and is tried again: {error}", pending.number);
+        }
+    }
+
+    /// An edit that was not applied would keep the state from coming back: it is kept beside the file.
+    fn put_edit_aside(&self) -> anyhow::Result<()> {
+        let text = config::read_text(&self.config_path)?;
+        if Digest::of(&text) == self.applied {
+            return Ok(());
+        }
+        let mut aside = self.config_path.clone().into_os_string();
+        aside.push(".not-applied");
+        config::write_atomic(std::path::Path::new(&aside), &text)?;
+        warn!("the edit that was not applied is kept in {}", std::path::Path::new(&aside).display());
+        let last = self.history.last().filter(|record| record.digest == self.applied.to_string());
+        let last = last.ok_or_else(|| anyhow::anyhow!("the history does not have what is in force"))?;
+        let in_force = self.history.text(last)?;
+        Ok(config::replace(&self.config_path, &in_force, Digest::of(&text))?)
     }
 
     /// Validates a text, with the interfaces of the command line in place.
@@ -145,37 +258,86 @@ impl Core {
         Ok(config)
     }
 
-    fn answer(&self, changed: bool, moved: Moved, message: String) -> Change {
+    fn answer(&self, record: Option<u64>, moved: Moves, message: String) -> Change {
         Change {
             generation: u64::from(self.generation),
-            changed,
-            slots_moved: moved.slots,
+            changed: record.is_some(),
+            slots_moved: moved.moved,
             slots_total: moved.of,
             message,
+            record,
+            confirm_until: None,
         }
     }
+}
+
+/// A change of the running instance.
+struct Live<'c> {
+    core: &'c mut Core,
+    config: Option<Config>,
+    before: Config,
+}
+
+impl Stage for Live<'_> {
+    type Installed = Moves;
+
+    fn journal(&mut self, intent: &Intent) -> Result<(), WriteError> {
+        self.core.journal.write(intent)
+    }
+
+    fn install(&mut self) -> anyhow::Result<Moves> {
+        match self.config.take() {
+            Some(config) => self.core.apply(config),
+            None => Ok(Moves::default()),
+        }
+    }
+
+    fn take_back(&mut self) {
+        if let Err(error) = self.core.apply(self.before.clone()) {
+            warn!("the change is in force but not in the file, and could not be undone: {error:#}");
+        }
+    }
+
+    fn write_back(&mut self, intent: &Intent) -> Result<(), WriteError> {
+        if intent.before == intent.after {
+            return Ok(());
+        }
+        config::replace(&self.core.config_path, &intent.text, intent.before)
+    }
+
+    fn record(&mut self, intent: &Intent) -> Result<(), WriteError> {
+        transaction::record(&mut self.core.history, intent)
+    }
+
+    fn forget(&mut self) {
+        self.core.journal.clear();
+    }
+}
+
+/// What edits do, in words.
+fn words(edits: &[Edit]) -> String {
+    let mut words: Vec<String> = edits.iter().take(NAMED).map(Edit::words).collect();
+    if edits.len() > NAMED {
+        words.push(format!("{} more", edits.len() - NAMED));
+    }
+    words.join(", ")
 }
 
 fn refused(error: &ConfigError) -> ApiError {
     ApiError::invalid(error.to_string())
 }
 
-fn not_applied(error: &anyhow::Error) -> ApiError {
-    ApiError::invalid(format!("nothing was changed: {error:#}"))
+fn refused_by(failure: &Failure) -> ApiError {
+    match failure {
+        Failure::Install(error) => ApiError::invalid(format!("nothing was changed: {error:#}")),
+        Failure::Write(error @ WriteError::Changed { .. }) => {
+            ApiError::conflict(format!("nothing was changed: {error}"))
+                .fix("apply the file with `lb apply`, or undo the edit, and try again")
+        }
+        Failure::Write(error) => not_written(error),
+    }
 }
 
-fn edit_refused(error: &edit::EditError) -> ApiError {
-    use edit::EditError;
-    let text = error.to_string();
-    match error {
-        EditError::NoService { name, .. } | EditError::NoBackend { name, .. } => {
-            ApiError::not_found(text).found(name)
-        }
-        EditError::BackendExists { name, .. } => ApiError::conflict(text).field("name").found(name),
-        EditError::AddressTaken { address, .. } => {
-            ApiError::conflict(text).field("address").found(address.to_string())
-        }
-        EditError::Value { key, .. } => ApiError::invalid(text).field(*key),
-        EditError::NothingToChange | EditError::Form(_) => ApiError::invalid(text),
-    }
+fn not_written(error: &WriteError) -> ApiError {
+    ApiError::internal(format!("nothing was changed: {error}"))
 }

@@ -9,16 +9,16 @@ use std::{
 };
 
 use aya::Ebpf;
-use lb_common::abi::slot;
 use log::{error, info, warn};
 
-use super::hops;
+use super::{history::History, hops, journal::Journal};
 use crate::{
     api::types::Timestamp,
     config::{Check, Config, Digest, Ports, Service},
     control::{
         desired::{Condition, Desired, View},
-        model::{self, Hop, Snapshot},
+        model::{Hop, Snapshot},
+        plan::{self, Moves},
     },
     dataplane::{self, Adopted, Attachment, Clock, Installer, Pins, Swept},
     health::{Checker, HealthState, Status, Target, TargetKey},
@@ -57,6 +57,8 @@ pub(super) struct Core {
     pub(super) attachments: Vec<Attachment>,
     pub(super) started: Timestamp,
     pub(super) seed_is_own: bool,
+    pub(super) history: History,
+    pub(super) journal: Journal,
 }
 
 /// Health of all backends by service and backend.
@@ -94,12 +96,12 @@ impl Health {
 }
 
 /// What a snapshot is made from, besides the configuration.
-struct CoreView<'c> {
-    health: &'c Health,
-    joining: &'c HashSet<TargetKey>,
-    routes: &'c nexthop::Snapshot,
-    links: &'c Inventory,
-    tunnel_sources: &'c [ipnet::IpNet],
+pub(super) struct CoreView<'c> {
+    pub(super) health: &'c Health,
+    pub(super) joining: &'c HashSet<TargetKey>,
+    pub(super) routes: &'c nexthop::Snapshot,
+    pub(super) links: &'c Inventory,
+    pub(super) tunnel_sources: &'c [ipnet::IpNet],
 }
 
 impl View for CoreView<'_> {
@@ -121,19 +123,12 @@ impl View for CoreView<'_> {
     }
 }
 
-/// Slots that changed their owner, over the tables that were touched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
-    pub(super) slots: u64,
-    pub(super) of: u64,
-}
-
 impl Core {
     /// Makes `config` the desired state and installs it.
     ///
     /// # Errors
     /// In words; then nothing was changed.
-    pub(super) fn apply(&mut self, config: Config) -> anyhow::Result<Moved> {
+    pub(super) fn apply(&mut self, config: Config) -> anyhow::Result<Moves> {
         check_vips(&config, &self.links)?;
         // Backends that are new must be looked up and checked whatever comes of it; if installing fails the old
         // targets are set again.
@@ -161,8 +156,19 @@ impl Core {
         Ok(moved)
     }
 
+    /// What a snapshot of this configuration is made from now.
+    pub(super) fn view<'c>(&'c self, config: &'c Config) -> CoreView<'c> {
+        CoreView {
+            health: &self.health,
+            joining: &self.joining,
+            routes: &self.routes,
+            links: &self.links,
+            tunnel_sources: &config.daemon.tunnel_source,
+        }
+    }
+
     /// Backends that `config` adds to services that are running.
-    fn added(&self, config: &Config) -> Vec<TargetKey> {
+    pub(super) fn added(&self, config: &Config) -> Vec<TargetKey> {
         if self.generation == 0 {
             return Vec::new();
         }
@@ -187,7 +193,7 @@ impl Core {
         let config = self.config.clone();
         match self.install(&config) {
             Ok((true, moved)) => {
-                info!("generation {}: {} of {} slots moved", self.generation, moved.slots, moved.of);
+                info!("generation {}: {} of {} slots moved", self.generation, moved.moved, moved.of);
             }
             Ok((false, _)) => {}
             Err(error) => error!("the tables stay as they were: {error:#}"),
@@ -214,7 +220,7 @@ impl Core {
     }
 
     /// Builds and installs; says whether anything changed.
-    fn install(&mut self, config: &Config) -> anyhow::Result<(bool, Moved)> {
+    fn install(&mut self, config: &Config) -> anyhow::Result<(bool, Moves)> {
         self.set_time();
         let view = CoreView {
             health: &self.health,
@@ -225,9 +231,9 @@ impl Core {
         };
         let snapshot = self.desired.snapshot(config, &view)?;
         if snapshot == self.snapshot && self.generation != 0 {
-            return Ok((false, Moved::default()));
+            return Ok((false, Moves::default()));
         }
-        let moved = moved(&self.snapshot, &snapshot);
+        let moved = plan::sum(&plan::moves(&self.snapshot, &snapshot));
         let ebpf = &mut self.ebpf;
         let mut failed = None;
         let installation = tokio::task::block_in_place(|| {
@@ -356,28 +362,4 @@ pub(super) fn check_vips(config: &Config, links: &Inventory) -> anyhow::Result<(
         }
     }
     Ok(())
-}
-
-/// How many slots changed their owner between two snapshots.
-fn moved(old: &Snapshot, new: &Snapshot) -> Moved {
-    let before: HashMap<u64, &model::Service> = old.services.iter().map(|s| (s.identity, s)).collect();
-    let mut sum = Moved::default();
-    for service in &new.services {
-        let Some(previous) = before.get(&service.identity) else { continue };
-        if Arc::ptr_eq(&previous.table, &service.table) {
-            continue;
-        }
-        sum.of += service.table.len() as u64;
-        if previous.table.len() != service.table.len() {
-            sum.slots += service.table.len() as u64;
-            continue;
-        }
-        let owner = |s: &model::Service, value: u16| {
-            let slot = value & slot::MEMBER;
-            s.members.get(usize::from(slot)).and_then(|m| Some(m.as_ref()?.identity))
-        };
-        let pairs = previous.table.iter().zip(service.table.iter());
-        sum.slots += pairs.filter(|(a, b)| owner(previous, **a) != owner(service, **b)).count() as u64;
-    }
-    sum
 }

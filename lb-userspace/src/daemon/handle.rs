@@ -2,10 +2,9 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{change::Edit, core::Core};
-use crate::{
-    api::{AgentInfo, ApiError, BackendPatch, Change, Control, NewBackend, Reply, Status},
-    config::Rate,
+use super::core::Core;
+use crate::api::{
+    AgentInfo, ApiError, Author, Change, Control, Diff, History, InForce, Plan, Reply, Status, Transaction,
 };
 
 /// Something to do with the state.
@@ -33,10 +32,6 @@ impl Handle {
         })?;
         wait.await.map_err(|_| ApiError::unavailable("the daemon is stopping"))?
     }
-
-    fn change(&self, edit: Edit) -> Reply<'_, Change> {
-        Box::pin(self.ask(move |core| core.change(&edit)))
-    }
 }
 
 impl Control for Handle {
@@ -44,36 +39,31 @@ impl Control for Handle {
         Box::pin(self.ask(|core| core.status()))
     }
 
-    fn add_backend<'a>(&'a self, service: &'a str, backend: NewBackend) -> Reply<'a, Change> {
-        self.change(Edit::Add { service: service.into(), backend })
+    fn change(&self, transaction: Transaction) -> Reply<'_, Change> {
+        Box::pin(self.ask(move |core| core.change(&transaction)))
     }
 
-    fn remove_backend<'a>(&'a self, service: &'a str, backend: &'a str) -> Reply<'a, Change> {
-        self.change(Edit::Remove { service: service.into(), backend: backend.into() })
+    fn plan(&self, transaction: Transaction) -> Reply<'_, Plan> {
+        Box::pin(self.ask(move |core| core.plan(&transaction)))
     }
 
-    fn set_backend<'a>(
-        &'a self,
-        service: &'a str,
-        backend: &'a str,
-        patch: BackendPatch,
-    ) -> Reply<'a, Change> {
-        self.change(Edit::Set { service: service.into(), backend: backend.into(), patch })
+    fn confirm(&self, _: Author) -> Reply<'_, Change> {
+        Box::pin(self.ask(|core| core.confirm()))
     }
 
-    fn set_limit<'a>(&'a self, service: &'a str, limit: Rate) -> Reply<'a, Change> {
-        self.change(Edit::Limit { service: service.into(), limit: Some(limit) })
+    fn history(&self) -> Reply<'_, History> {
+        Box::pin(self.ask(|core| core.history()))
     }
 
-    fn clear_limit<'a>(&'a self, service: &'a str) -> Reply<'a, Change> {
-        self.change(Edit::Limit { service: service.into(), limit: None })
+    fn diff(&self, from: Option<u64>, to: Option<u64>) -> Reply<'_, Diff> {
+        Box::pin(self.ask(move |core| core.diff(from, to)))
+    }
+
+    fn config(&self) -> Reply<'_, InForce> {
+        Box::pin(self.ask(|core| core.in_force()))
     }
 
     fn agent(&self) -> Reply<'_, AgentInfo> {
         Box::pin(self.ask(|core| Ok(core.agent())))
-    }
-
-    fn reload(&self) -> Reply<'_, Change> {
-        Box::pin(self.ask(|core| core.reload()))
     }
 }

@@ -6,12 +6,18 @@
 
 mod change;
 mod core;
+mod edits;
 mod handle;
+mod history;
 mod hops;
+mod journal;
 mod lock;
+mod plan;
+mod records;
 mod seed;
 mod start;
 mod status;
+mod transaction;
 
 use std::path::PathBuf;
 

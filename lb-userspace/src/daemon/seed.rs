@@ -11,7 +11,8 @@ use anyhow::{Context, bail};
 
 use crate::config::Seed;
 
-const STATE: &str = "/var/lib/lb";
+/// Where an instance keeps what outlives a boot.
+pub(super) const STATE: &str = "/var/lib/lb";
 
 fn path(name: &str) -> PathBuf {
     Path::new(STATE).join(format!("{name}.seed"))

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -23,11 +24,13 @@ use super::{
     Options,
     core::{Core, Health, addresses, adopted_health, check_vips, monotonic_nanoseconds, targets},
     handle::{Handle, JOBS, Job},
+    history::History,
+    journal::Journal,
     lock::{InstanceLock, socket_path},
-    seed,
+    seed, transaction,
 };
 use crate::{
-    api::{TcpServer, UnixServer, types::Timestamp},
+    api::{Author, TcpServer, Timestamp, Transaction, UnixServer, Via, What},
     config::{Announce, Config, Digest, read_text},
     control::desired::Desired,
     dataplane::{self, Adopted, Attachment, Capacity, Grace, Installer, Pins, Swept},
@@ -44,6 +47,8 @@ use crate::{
 const FIRST_ROUND_GRACE: Duration = Duration::from_secs(1);
 /// Between two looks at what settles and what can be forgotten.
 const TICK: Duration = Duration::from_secs(5);
+/// Between two looks at a change that waits to be confirmed.
+const CONFIRMATIONS: Duration = Duration::from_secs(1);
 /// For the neighbours to answer at start.
 const FIRST_ROUTES: Duration = Duration::from_millis(1500);
 
@@ -132,6 +137,7 @@ struct Started {
 impl Started {
     async fn new(options: Options, pins: &Pins) -> anyhow::Result<Self> {
         let netlink = Netlink::connect()?;
+        let (history, journal) = recovered(&options, pins)?;
         let text = read_text(&options.config)?;
         let mut config = Config::parse(&options.config.display().to_string(), &text)?;
         if !options.interfaces.is_empty() {
@@ -191,9 +197,13 @@ impl Started {
             attachments: Vec::new(),
             started: Timestamp::now(),
             seed_is_own,
+            history,
+            journal,
         };
         core.apply(config)?;
         core.attach(&modes, &links)?;
+        core.detach_left();
+        core.note_start(&text);
         core.say_hello(loaded.adopted);
         Ok(Self { core, tcp, health: events, routes, links: links_now })
     }
@@ -217,17 +227,22 @@ impl Started {
         drop(handle);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut confirmations = tokio::time::interval(CONFIRMATIONS);
+        confirmations.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
 
         loop {
             tokio::select! {
                 () = stop.wait() => break,
                 _ = hangup.recv() => {
-                    if let Err(error) = self.core.reload() {
-                        warn!("SIGHUP: {}", error.detail);
+                    let asked = Transaction::new(What::File, Author::daemon(Via::Signal));
+                    match self.core.change(&asked) {
+                        Ok(change) => info!("SIGHUP: {}", change.message),
+                        Err(error) => warn!("SIGHUP: {}", error.detail),
                     }
                 }
                 _ = ticks.tick() => self.core.tick(),
+                _ = confirmations.tick() => self.core.expire(),
                 Some(job) = queue.recv() => job(&mut self.core),
                 Some(event) = self.health.recv() => self.take_health(&event),
                 Ok(()) = self.routes.changed() => {
@@ -269,6 +284,16 @@ async fn all(servers: &mut [tokio::task::JoinHandle<()>]) {
         // A server that panicked is over as well.
         let _ = server.await;
     }
+}
+
+/// What was in force, and the end of what an earlier daemon had begun.
+fn recovered(options: &Options, pins: &Pins) -> anyhow::Result<(History, Journal)> {
+    let state = Path::new(seed::STATE);
+    let mut history = History::open(&state.join(format!("{}.history", options.name)))?;
+    let journal = Journal::new(&state.join(format!("{}.journal", options.name)));
+    let in_force = dataplane::desired_in_force(pins);
+    transaction::recover(&journal, &mut history, &options.config, in_force)?;
+    Ok((history, journal))
 }
 
 /// Refuses interfaces that do not exist or that somebody else's program sits on; gives the mode of ours.
@@ -353,6 +378,19 @@ impl Core {
         let vips: Vec<IpAddr> = self.config.services.iter().flat_map(|s| s.addresses.clone()).collect();
         self.announce(&vips);
         Ok(())
+    }
+
+    /// Takes the program off interfaces that are not configured any more.
+    pub(super) fn detach_left(&mut self) {
+        let kept = |interface: &String| self.config.daemon.interfaces.contains(interface);
+        for interface in self.pins.linked_interfaces().into_iter().filter(|i| !kept(i)) {
+            match self.pins.remove_link(&interface) {
+                Ok(()) => info!("detached from {interface}, which is not configured any more"),
+                Err(error) => warn!("{interface} is not configured any more and still attached: {error}"),
+            }
+        }
+        let interfaces = &self.config.daemon.interfaces;
+        self.attachments.retain(|attachment| interfaces.contains(&attachment.interface));
     }
 
     /// Tells the links where these VIPs are, if configured; runs beside everything else.

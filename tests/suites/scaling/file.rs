@@ -120,7 +120,7 @@ fn an_edited_file_is_applied_before_anything_else_changes() {
     edit(&site, &edited);
     let output = site.lb.try_cli(&["backend", "drain", "web/b1"]).unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
-    for words in ["edited", "lb reload", "lb.toml"] {
+    for words in ["edited", "lb apply", "lb.toml"] {
         assert!(output.stderr.contains(words), "{words} is not in: {}", output.stderr);
     }
     assert_eq!(file(&site), edited, "the edit is left alone");

@@ -23,6 +23,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("lb-ebpf/src/packet.rs", "packets are behind pointers"),
     ("lb-ebpf/src/verdict.rs", "a helper"),
     ("lb-userspace/src/agent/root_tests/packets.rs", "packet sockets"),
+    ("lb-userspace/src/dataplane/census.rs", "mapped memory as atomic words"),
     ("lb-userspace/src/dataplane/grace.rs", "system calls"),
     ("lb-userspace/src/dataplane/host.rs", "memory as atomic words"),
     ("lb-userspace/src/dataplane/region.rs", "mapped memory"),

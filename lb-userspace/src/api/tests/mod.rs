@@ -22,8 +22,9 @@ use serde_json::{Value, json};
 use crate::api::{
     ApiError, BackendState, ClientError, Kind, ServeError, Status, UnixServer,
     client::path_of,
-    fake::{FakeControl, TestDaemon, sample_agent, sample_status},
+    fake::{FakeControl, TestDaemon, sample_agent, sample_history, sample_plan, sample_status},
     metrics, public,
+    server::{BODY_LIMIT, TEXT_LIMIT},
     types::{AgentInfo, Backends, Healthz, Limits, ServiceLimit, ServiceStatus, Services},
 };
 use crate::config::Rate;
@@ -129,30 +130,85 @@ fn every_change_reaches_the_daemon_and_answers_with_what_it_did() {
         assert_eq!(daemon.control.take_calls(), [call], "{method} {path}");
         assert_eq!(
             answer.json::<Value>().unwrap(),
-            json!({"generation": 13, "changed": true, "slots_moved": 5461, "slots_total": 16381, "message": call})
+            json!({"generation": 13, "changed": true, "slots_moved": 5461, "slots_total": 16381, "message": call,
+                   "record": 3})
         );
     }
 }
 
 #[test]
-fn a_backend_is_changed_in_every_service_that_has_it() {
+fn a_backend_is_changed_in_every_service_that_has_it_in_one_transaction() {
     let daemon = daemon();
     let patch = json!({"state": "drain"});
-    let answer: Value =
-        daemon.client().call(&Method::PATCH, "/v1/backends/b1", Some(&patch)).unwrap().json().unwrap();
-    assert_eq!(
-        daemon.control.take_calls(),
-        ["status", r#"set web/b1 {"state":"drain"}"#, r#"set dns/b1 {"state":"drain"}"#]
-    );
-    assert_eq!(
-        answer,
-        json!({"generation": 13, "changed": true, "slots_moved": 10922, "slots_total": 32762,
-               "message": "set: web/b1, dns/b1"})
-    );
+    daemon.client().call(&Method::PATCH, "/v1/backends/b1", Some(&patch)).unwrap();
     daemon.client().call::<()>(&Method::DELETE, "/v1/backends/b3", None).unwrap();
-    assert_eq!(daemon.control.take_calls(), ["status", "remove web/b3"]);
-    let error = daemon.client().call::<()>(&Method::DELETE, "/v1/backends/b9", None).unwrap_err();
-    assert_eq!(error.problem().status, 404, "{error}");
+    assert_eq!(daemon.control.take_calls(), [r#"set */b1 {"state":"drain"}"#, "remove */b3"]);
+}
+
+#[test]
+fn transactions_texts_rollbacks_and_what_they_leave() {
+    let daemon = daemon();
+    let edits = json!({"edits": [{"op": "clear_limit", "service": "web"},
+                                 {"op": "remove_service", "service": "dns"}]});
+    let service = json!({"name": "api", "addresses": ["192.0.2.20"], "ports": ["443"]});
+    let cases: [(Method, &str, Option<Value>, &str); 8] = [
+        (
+            Method::POST,
+            "/v1/transactions?reason=night+shift",
+            Some(edits),
+            "clear web; remove service dns because night shift",
+        ),
+        (
+            Method::POST,
+            "/v1/services",
+            Some(service),
+            r#"add service {"name":"api","addresses":["192.0.2.20"],"ports":["443"]}"#,
+        ),
+        (Method::DELETE, "/v1/services/dns", None, "remove service dns"),
+        (Method::POST, "/v1/rollback", Some(json!({})), "rollback None"),
+        (Method::POST, "/v1/rollback?confirm=60", Some(json!({"to": 7})), "rollback Some(7) confirm 60s"),
+        (Method::POST, "/v1/confirm", None, "confirm"),
+        (Method::POST, "/v1/reload?plan=true", None, "plan reload"),
+        (Method::DELETE, "/v1/services/dns?plan=true", None, "plan remove service dns"),
+    ];
+    for (method, path, body, call) in cases {
+        daemon.client().call(&method, path, body.as_ref()).unwrap();
+        assert_eq!(daemon.control.take_calls(), [call], "{method} {path}");
+    }
+    let (status, ..) = raw(&daemon, &with_body("PUT", "/v1/config?base=5e", "a = 1"));
+    assert_eq!((status, daemon.control.take_calls()), (200, vec!["text \"a = 1\" base Some(\"5e\")".into()]));
+    let get = |path: &str| daemon.client().get(path).unwrap().json::<Value>().unwrap();
+    assert_eq!(get("/v1/history")["pending"]["back_to"], 1);
+    assert_eq!(get("/v1/diff?from=1")["to"], "lb.toml");
+    assert_eq!(get("/v1/config")["text"], "[daemon]\n");
+    assert_eq!(daemon.control.take_calls(), ["history", "diff Some(1) None", "config"]);
+    for (path, body, want) in [
+        ("/v1/transactions", r#"{"edits":[]}"#, 422),
+        ("/v1/transactions?plan=maybe", r#"{"edits":[]}"#, 400),
+        ("/v1/transactions?base=5e", r#"{"edits":[{"op":"clear_limit","service":"web"}]}"#, 400),
+        ("/v1/rollback?confirm=0", "{}", 422),
+        ("/v1/rollback?confrim=60", "{}", 400),
+        ("/v1/rollback", r#"{"to":-1}"#, 422),
+    ] {
+        let (status, _, problem) = raw(&daemon, &with_body("POST", path, body));
+        assert_eq!(status, want, "{path} {body}: {problem}");
+    }
+    assert_eq!(daemon.control.take_calls(), [""; 0]);
+}
+
+#[test]
+fn the_text_of_a_configuration_has_a_bound_of_its_own() {
+    let daemon = daemon();
+    let large = "#".repeat(BODY_LIMIT + 1);
+    let (status, ..) = raw(&daemon, &with_body("PUT", "/v1/config", &large));
+    assert_eq!((status, daemon.control.take_calls().len()), (200, 1));
+    let announced = format!(
+        "PUT /v1/config HTTP/1.1\r\nhost: lb\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        TEXT_LIMIT + 1
+    );
+    let (status, _, problem) = raw(&daemon, &announced);
+    assert_eq!((status, &problem["expected"]), (413, &json!(format!("at most {TEXT_LIMIT} bytes"))));
+    assert_eq!(daemon.control.take_calls(), [""; 0]);
 }
 
 #[test]
@@ -406,6 +462,9 @@ fn the_document_names_every_field_kind_path_and_metric() {
     let mut wanted = Vec::new();
     keys(&serde_json::to_value(sample_status()).unwrap(), &mut wanted);
     keys(&serde_json::to_value(sample_agent()).unwrap(), &mut wanted);
+    keys(&serde_json::to_value(sample_plan()).unwrap(), &mut wanted);
+    keys(&serde_json::to_value(sample_history()).unwrap(), &mut wanted);
+    wanted.extend(["record", "confirm_until", "text", "diff", "from", "to"].map(String::from));
     let problem = ApiError::invalid("x").field("x").found("x").expected("x").fix("x");
     keys(&serde_json::to_value(problem).unwrap(), &mut wanted);
     keys(
@@ -428,6 +487,12 @@ fn the_document_names_every_field_kind_path_and_metric() {
         path_of(&["v1", "limits"]),
         path_of(&["v1", "agent"]),
         path_of(&["v1", "reload"]),
+        path_of(&["v1", "transactions"]),
+        path_of(&["v1", "rollback"]),
+        path_of(&["v1", "confirm"]),
+        path_of(&["v1", "history"]),
+        path_of(&["v1", "diff"]),
+        path_of(&["v1", "config"]),
         path_of(&["healthz"]),
     ] {
         assert!(doc.contains(&path), "docs/api.md does not name the path {path}");

@@ -14,7 +14,7 @@ use crate::config::{
 };
 
 /// A string in TOML, escaped.
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     Value::from(text).to_string()
 }
 

@@ -7,12 +7,15 @@
 mod layout;
 mod list;
 mod request;
+mod secret;
+mod service;
 mod text;
 mod tree;
 
 use std::net::IpAddr;
 
-pub use self::request::{BackendPatch, BackendSpec, EditError};
+pub use self::request::{BackendPatch, BackendSpec, EditError, ServiceSpec};
+pub use self::secret::hidden;
 use self::{
     layout::{append, entries, remove_limit, set_fields, write_limit},
     text::{Splices, Text},
@@ -55,6 +58,19 @@ impl Document {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Names of the services that have a backend of this name, in the order of the file.
+    #[must_use]
+    pub fn services_with(&self, backend: &str) -> Vec<String> {
+        let Ok(tree) = Tree::parse(self.text.as_str()) else { return Vec::new() };
+        let services =
+            Node::Block(tree.as_table()).list("service").map(|list| list.nodes()).unwrap_or_default();
+        let has = |service: &Node<'_>| {
+            let list = service.list("backend");
+            list.is_some_and(|list| list.nodes().iter().any(|b| b.backend_name().as_deref() == Some(backend)))
+        };
+        services.iter().filter(|s| has(s)).filter_map(|s| s.string("name")).map(str::to_owned).collect()
     }
 
     /// Adds a backend behind the others of a service, in the form that they have.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{
     problem::{listed, nearest, quoted},
-    types::AdminState,
+    types::{AdminState, Affinity, Forward, Protocol},
     value::ValueError,
 };
 
@@ -33,6 +33,27 @@ pub struct BackendSpec {
     pub state: Option<AdminState>,
 }
 
+/// A service to add. What is `None` is not written: the default holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// Unique in the file.
+    pub name: String,
+    /// VIPs.
+    pub addresses: Vec<IpAddr>,
+    /// `any`, ports and ranges.
+    pub ports: Vec<String>,
+    /// `protocol`.
+    pub protocol: Option<Protocol>,
+    /// `affinity`.
+    pub affinity: Option<Affinity>,
+    /// `forward`.
+    pub forward: Option<Forward>,
+    /// `table_slots`.
+    pub table_slots: Option<u32>,
+    /// Its backends.
+    pub backends: Vec<BackendSpec>,
+}
+
 /// What to change of a backend; `None` leaves a field as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -57,6 +78,12 @@ pub enum EditError {
         name: String,
         /// The services of the file.
         known: Vec<String>,
+    },
+    /// The file has a service of that name.
+    #[error("there is a service {} already; choose another name", quoted(name))]
+    ServiceExists {
+        /// The name.
+        name: String,
     },
     /// The backend is not in the service.
     #[error("service {} has no backend {}{}", quoted(service), quoted(name), hint(name, known))]

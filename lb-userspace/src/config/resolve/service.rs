@@ -125,7 +125,7 @@ fn limit(raw: &RawRate<'_>) -> Limit {
         table.missing("rate", "rate = 1000");
     }
     let rate = table.number("rate", &raw.rate, limits::RATE, 1);
-    Limit { anonymous: Rate { rate, burst: table.number("burst", &raw.burst, limits::RATE, rate) } }
+    Limit { anonymous: Rate { rate, burst: table.number("burst", &raw.burst, limits::BURST, rate) } }
 }
 
 fn backends<'a>(raw: &RawService<'a>) -> (Vec<Backend>, Vec<Place<'a>>) {

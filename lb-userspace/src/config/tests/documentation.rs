@@ -95,7 +95,7 @@ fn the_page_has_the_ranges() {
         ("table_slots", limits::TABLE_SLOTS.end().to_string()),
         ("weight", limits::WEIGHT.end().to_string()),
         ("rate", limits::RATE.end().to_string()),
-        ("burst", limits::RATE.end().to_string()),
+        ("burst", limits::BURST.end().to_string()),
         ("rise", limits::STREAK.end().to_string()),
         ("fall", limits::STREAK.end().to_string()),
         ("ports", limits::PORTS.to_string()),

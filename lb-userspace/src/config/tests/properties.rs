@@ -83,7 +83,7 @@ fn services() -> impl Strategy<Value = Service> {
         1_000_u64..=7_200_000,
         select(vec![251_u32, 16_381, 65_537, 1_048_573]),
     );
-    let limit = option::of((1_u32..=10_000_000, 1_u32..=10_000_000));
+    let limit = option::of((1_u32..=1_000_000, 1_u32..=10_000_000));
     (what, healths(), limit, backends()).prop_map(|(what, health, limit, backends)| {
         let (ports, protocol, affinity, tracking, settle, table_slots) = what;
         Service {
@@ -318,6 +318,6 @@ fn printed(config: &Config, inline: bool) -> String {
 
 #[test]
 fn ranges_of_the_generators_are_those_of_the_limits() {
-    assert_eq!((limits::STREAK, limits::RATE), (1..=100, 1..=10_000_000));
+    assert_eq!((limits::STREAK, limits::RATE, limits::BURST), (1..=100, 1..=1_000_000, 1..=10_000_000));
     assert_eq!((limits::FLOW_CAPACITY, limits::LIMIT_CAPACITY), (1 << 10..=1 << 28, 1 << 10..=1 << 26));
 }

@@ -268,7 +268,7 @@ fn limit() {
             ),
             (
                 "limit.anonymous = { rate = 0, burst = 10000001 }",
-                "lb.toml:5:28: service \"web\" limit anonymous: rate: found 0, expected 1 to 10000000\n\
+                "lb.toml:5:28: service \"web\" limit anonymous: rate: found 0, expected 1 to 1000000\n\
                  lb.toml:5:39: service \"web\" limit anonymous: burst: found 10000001, expected 1 to 10000000",
             ),
             (
