@@ -146,6 +146,22 @@ pub fn tunnelled(inner: &Packet, source: impl Into<IpAddr>, destination: impl In
     ip(source, destination, protocol.0, &inner.frame().bytes()[14..])
 }
 
+/// The IP packet of `inner` in UDP to `port`, with a GUE header of variant 0 and this private data.
+pub fn gue(
+    inner: &Packet,
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    port: u16,
+    private: &[u8],
+) -> Packet {
+    assert!(private.len().is_multiple_of(4) && private.len() < 128, "private data are up to 31 words");
+    let protocol = if inner.source.is_ipv4() { IpNumber::IPV4 } else { IpNumber::IPV6 };
+    let header = [(private.len() / 4) as u8, protocol.0, 0, 0];
+    let transport = Transport::Udp { source: 0xc001, destination: port, checksum: false };
+    let payload = [&header[..], private, &inner.frame().bytes()[14..]].concat();
+    packet(source.into(), destination.into(), transport, &payload)
+}
+
 impl Packet {
     /// Destination and source MAC.
     pub fn macs(mut self, destination: [u8; 6], source: [u8; 6]) -> Self {

@@ -23,8 +23,10 @@ pub struct Backend {
     pub forward: u8,
     /// [`backend_flags`].
     pub flags: u8,
+    /// Destination port of UDP outside, host byte order; 0 where there is no UDP.
+    pub port: u16,
     #[doc(hidden)]
-    pub _reserved: u32,
+    pub _reserved: u16,
 }
 
 /// What user space needs to recognise a member after a restart. Never read by the datapath.
@@ -49,6 +51,10 @@ pub mod forward {
     pub const IPIP4: u8 = 1;
     /// IP-in-IP with an IPv6 outer header (RFC 2473).
     pub const IPIP6: u8 = 2;
+    /// Generic UDP Encapsulation with an IPv4 outer header.
+    pub const GUE4: u8 = 3;
+    /// Generic UDP Encapsulation with an IPv6 outer header.
+    pub const GUE6: u8 = 4;
 }
 
 /// Bits of [`Backend::flags`].

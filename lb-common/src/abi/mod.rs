@@ -8,6 +8,7 @@
 //! points at them is written into the unused one of its two places, and then one 32-bit store to
 //! [`Control::generation`] switches all of it at once. What was replaced is reused after an RCU grace period.
 
+mod agent;
 mod backend;
 mod control;
 mod counter;
@@ -17,6 +18,7 @@ mod pod;
 mod reason;
 mod service;
 
+pub use agent::AgentSettings;
 pub use backend::{Backend, BackendInfo, backend_flags, forward};
 pub use control::{Control, Globals, globals_flags};
 pub use counter::{Counter, Interface};
@@ -70,6 +72,8 @@ pub mod maps {
     pub const SOURCES6: &str = "SOURCES6";
     /// Agent: inner destinations that are taken out of tunnels (16-byte key; IPv4 as `::ffff:a.b.c.d`).
     pub const AGENT_VIPS: &str = "AGENT_VIPS";
+    /// Agent: [`super::AgentSettings`], one element.
+    pub const AGENT_SETTINGS: &str = "AGENT_SETTINGS";
 }
 
 /// Eight entries of eight bytes: one cache line.

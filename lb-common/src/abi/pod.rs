@@ -1,6 +1,8 @@
 //! `aya::Pod` for the map types, so that user space can read and write them.
 
-use super::{Backend, BackendInfo, Control, Counter, Globals, Interface, Service, ServiceInfo, Vip6};
+use super::{
+    AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Service, ServiceInfo, Vip6,
+};
 
 macro_rules! pod {
     ($($t:ty),* $(,)?) => { $(
@@ -10,4 +12,4 @@ macro_rules! pod {
     )* };
 }
 
-pod!(Backend, BackendInfo, Control, Counter, Globals, Interface, Service, ServiceInfo, Vip6);
+pod!(AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Service, ServiceInfo, Vip6);

@@ -1,6 +1,6 @@
 //! The agent's way of a packet: out of the tunnel, if it is one of ours.
 
-use super::{packet::Packet, verdict::Verdict};
+use super::{gue, packet::Packet, verdict::Verdict};
 use crate::{
     abi::Reason,
     wire::{Mac, be16, ethernet, ipv4, ipv6, protocol, put, word, words},
@@ -14,6 +14,8 @@ pub trait AgentTables {
     fn knows_source6(&self, address: [u32; 4]) -> bool;
     /// Whether this is a VIP of ours; IPv4 as `::ffff:a.b.c.d`.
     fn knows_vip(&self, address: [u32; 4]) -> bool;
+    /// Destination port of GUE.
+    fn gue_port(&self) -> u16;
 }
 
 /// An IPv4 address as IPv6 has it (RFC 4291 2.5.5.2).
@@ -29,7 +31,7 @@ fn is_mapped(address: [u32; 4]) -> bool {
     address[0] == 0 && address[1] == 0 && address[2] == 0xffff_u32.to_be()
 }
 
-/// Takes an IPIP packet for a VIP of ours out of its tunnel, for all four pairs of families.
+/// Takes an IPIP or GUE packet for a VIP of ours out of its tunnel, for all four pairs of families.
 ///
 /// Tunnels that are not for our VIPs pass as they came: they are somebody else's.
 #[inline(always)]
@@ -42,13 +44,19 @@ pub fn decapsulate<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Ver
     }
 }
 
+/// Whether this protocol number stands for an IP packet.
+#[inline(always)]
+pub(super) fn is_ip(number: u8) -> bool {
+    number == protocol::IPV4 || number == protocol::IPV6
+}
+
 #[inline(always)]
 fn from_ipv4<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
     let Ok(outer) = packet.at::<{ ipv4::HEADER }>(ethernet::HEADER) else {
         return Verdict::pass(Reason::NotTunnel);
     };
     let inner = outer[9];
-    if inner != protocol::IPV4 && inner != protocol::IPV6 {
+    if !is_ip(inner) && inner != protocol::UDP {
         return Verdict::pass(Reason::NotTunnel);
     }
     // Our balancers send neither options nor fragments.
@@ -57,6 +65,9 @@ fn from_ipv4<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
     }
     let held = u32::from(be16(outer, 2)).wrapping_sub(ipv4::HEADER as u32);
     let source = word(outer, 12);
+    if inner == protocol::UDP {
+        return gue::out_of_ipv4(packet, tables, source, held);
+    }
     match inner_of(packet, tables, inner, ethernet::HEADER + ipv4::HEADER, held) {
         Ok(()) if !tables.knows_source4(source) => Verdict::drop(Reason::UnknownTunnelSource),
         Ok(()) => unwrap::<P, { ipv4::HEADER }>(packet, inner),
@@ -70,11 +81,14 @@ fn from_ipv6<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
         return Verdict::pass(Reason::NotTunnel);
     };
     let inner = outer[6];
-    if outer[0] >> 4 != 6 || (inner != protocol::IPV4 && inner != protocol::IPV6) {
+    if outer[0] >> 4 != 6 || (!is_ip(inner) && inner != protocol::UDP) {
         return Verdict::pass(Reason::NotTunnel);
     }
     let held = u32::from(be16(outer, 4));
     let source = words(outer, 8);
+    if inner == protocol::UDP {
+        return gue::out_of_ipv6(packet, tables, source, held);
+    }
     match inner_of(packet, tables, inner, ethernet::HEADER + ipv6::HEADER, held) {
         Ok(()) if !tables.knows_source6(source) => Verdict::drop(Reason::UnknownTunnelSource),
         Ok(()) => unwrap::<P, { ipv6::HEADER }>(packet, inner),
@@ -84,14 +98,15 @@ fn from_ipv6<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
 
 /// Whether the inner packet at `at` is whole and for a VIP of ours; `held` is how much the outer header says it holds.
 #[inline(always)]
-fn inner_of<P: Packet, T: AgentTables>(
+pub(super) fn inner_of<P: Packet, T: AgentTables>(
     packet: &P,
     tables: &T,
     inner: u8,
     at: usize,
     held: u32,
 ) -> Result<(), Verdict> {
-    let available = (packet.length() as u32).wrapping_sub(at as u32);
+    // Opaque, or the compiler adds `at` to a packet pointer in 32 bits, which the verifier refuses.
+    let available = (core::hint::black_box(packet.length()) as u32).wrapping_sub(at as u32);
     let (vip, version, header, length) = if inner == protocol::IPV4 {
         let Ok(header) = packet.at::<{ ipv4::HEADER }>(at) else {
             return Err(Verdict::pass(Reason::NotTunnel));
@@ -119,7 +134,7 @@ fn inner_of<P: Packet, T: AgentTables>(
 
 /// Takes `N` bytes of outer header out; the Ethernet header moves up and gets the inner EtherType.
 #[inline(always)]
-fn unwrap<P: Packet, const N: usize>(packet: &mut P, inner: u8) -> Verdict {
+pub(super) fn unwrap<P: Packet, const N: usize>(packet: &mut P, inner: u8) -> Verdict {
     let Ok(header) = packet.at::<12>(0) else { return Verdict::drop(Reason::MalformedTunnel) };
     let (destination, source) = (Mac::read(header, 0), Mac::read(header, 6));
     if packet.shrink::<N>().is_err() {

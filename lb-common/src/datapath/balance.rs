@@ -119,6 +119,12 @@ fn to_service<P: Packet, T: Ways<P>, A: Address>(
         Ok(backend) => backend,
         Err(reason) => return Verdict::drop(reason),
     };
-    let inner = Inner { length: network.length, tos: network.tos, protocol: inner, hash: hash as u32 };
+    let inner = Inner {
+        length: network.length,
+        tos: network.tos,
+        protocol: inner,
+        hash: hash as u32,
+        ports: ports.word(),
+    };
     encapsulate::forward(packet, backend, inner, ingress)
 }

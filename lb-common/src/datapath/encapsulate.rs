@@ -1,6 +1,7 @@
 //! Apply: write the way to the backend into the packet.
 
 use super::{
+    gue,
     packet::{Cut, Packet},
     verdict::Verdict,
 };
@@ -20,10 +21,12 @@ pub(super) struct Inner {
     pub protocol: u8,
     /// Low bits become the outer flow label, so that the way and the backend can spread load (RFC 6438).
     pub hash: u32,
+    /// Source and destination port of TCP and UDP, else 0: tells the flows of one hash apart where UDP is outside.
+    pub ports: u32,
 }
 
 /// TTL or hop limit of outer headers.
-const OUTER_TTL: u8 = 64;
+pub(super) const OUTER_TTL: u8 = 64;
 
 /// Sends the packet to `backend`.
 #[inline(always)]
@@ -36,6 +39,8 @@ pub(super) fn forward<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner
         forward::L2 => l2(packet, backend, inner),
         forward::IPIP4 => ipip4(packet, backend, inner),
         forward::IPIP6 => ipip6(packet, backend, inner),
+        forward::GUE4 => gue::in_ipv4(packet, backend, inner),
+        forward::GUE6 => gue::in_ipv6(packet, backend, inner),
         _ => Err(Reason::BadTable),
     };
     if let Err(reason) = written {
@@ -44,8 +49,9 @@ pub(super) fn forward<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner
     Verdict::forward(backend.ifindex, ingress, backend.counter, bytes)
 }
 
+/// Whether an IP packet of `length` bytes fits the way to the backend.
 #[inline(always)]
-fn fits(backend: &Backend, length: u32) -> Result<(), Reason> {
+pub(super) fn fits(backend: &Backend, length: u32) -> Result<(), Reason> {
     if length > u32::from(backend.mtu) { Err(Reason::TooBig) } else { Ok(()) }
 }
 
@@ -58,8 +64,9 @@ fn l2<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner) -> Result<(), 
     Ok(())
 }
 
+/// The backend's MAC address and that of the interface that it is reached by.
 #[inline(always)]
-fn put_macs<const N: usize>(room: &mut [u8; N], backend: &Backend) {
+pub(super) fn put_macs<const N: usize>(room: &mut [u8; N], backend: &Backend) {
     put(room, 0, &backend.macs[0].to_ne_bytes());
     put(room, 4, &backend.macs[1].to_ne_bytes());
     put(room, 8, &backend.macs[2].to_ne_bytes());

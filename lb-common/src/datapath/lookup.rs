@@ -116,8 +116,7 @@ pub(super) fn affinity_hash<A: Address>(
         hasher.pair(source[3], destination[3]);
     }
     if service.affinity == affinity::FLOW {
-        hasher
-            .pair(u32::from(ports.source) << 16 | u32::from(ports.destination), u32::from(network.protocol));
+        hasher.pair(ports.word(), u32::from(network.protocol));
     }
     hasher.finish()
 }
@@ -167,7 +166,7 @@ pub(super) fn query<P: Packet, A: Address>(
         hasher.pair(source[2], destination[2]);
         hasher.pair(source[3], destination[3]);
     }
-    hasher.pair(u32::from(ports.source) << 16 | u32::from(ports.destination), u32::from(network.protocol));
+    hasher.pair(ports.word(), u32::from(network.protocol));
     hasher.pair(service.id, 0);
     Query { hash: hasher.finish(), slot: slot.value, index: slot.index, packet: parse::kind(packet, network) }
 }

@@ -9,6 +9,7 @@ mod agent;
 mod announce;
 mod balance;
 mod encapsulate;
+mod gue;
 pub mod limit;
 mod lookup;
 mod packet;

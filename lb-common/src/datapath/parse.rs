@@ -111,6 +111,14 @@ pub(super) struct Ports {
     pub destination: u16,
 }
 
+impl Ports {
+    /// Both in one word.
+    #[inline(always)]
+    pub(super) fn word(self) -> u32 {
+        u32::from(self.source) << 16 | u32::from(self.destination)
+    }
+}
+
 /// The ports of TCP and UDP. Other protocols have none: both are 0.
 #[inline(always)]
 pub(super) fn ports<P: Packet, A>(packet: &P, network: &Network<A>) -> Result<Ports, Reason> {

@@ -32,6 +32,38 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
+/// UDP (RFC 768).
+pub mod udp {
+    /// Bytes of the header.
+    pub const HEADER: usize = 8;
+}
+
+/// Generic UDP Encapsulation, variant 0 (draft-ietf-intarea-gue-09 section 3).
+pub mod gue {
+    use super::{ipv4, ipv6, udp};
+
+    /// Bytes of a header without extension fields and private data.
+    pub const HEADER: usize = 4;
+    /// Destination port of UDP that IANA gave to GUE.
+    pub const PORT: u16 = 6080;
+    /// Variant and control bit of the first byte: both 0 for data.
+    pub const KIND: u8 = 0xe0;
+    /// Length of everything behind the first four bytes, in words, in the first byte.
+    pub const WORDS: u8 = 0x1f;
+    /// Most candidates that private data names, besides the backend that the packet is sent to.
+    pub const CANDIDATES: usize = 3;
+    /// Bytes of private data before the addresses.
+    pub const LIST: usize = 4;
+    /// Bytes of private data with IPv4 addresses.
+    pub const LIST4: usize = LIST + CANDIDATES * 4;
+    /// Bytes of private data with IPv6 addresses.
+    pub const LIST6: usize = LIST + CANDIDATES * 16;
+    /// All that goes before a packet in IPv4, without private data.
+    pub const OUTER4: usize = ipv4::HEADER + udp::HEADER + HEADER;
+    /// All that goes before a packet in IPv6, without private data.
+    pub const OUTER6: usize = ipv6::HEADER + udp::HEADER + HEADER;
+}
+
 /// IPv4 (RFC 791).
 pub mod ipv4 {
     /// Bytes of a header without options.

@@ -1,11 +1,11 @@
 //! The agent's maps.
 
 use aya_ebpf::{
-    btf_maps::{HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
     macros::btf_map,
 };
 use lb_common::{
-    abi::Reason,
+    abi::{AgentSettings, Reason},
     datapath::{AgentTables, Verdict},
 };
 
@@ -34,6 +34,8 @@ static SOURCES6: LpmTrie<[u32; 4], u32, SOURCES> = LpmTrie::new();
 #[btf_map]
 static AGENT_VIPS: HashMap<Address, u32, VIPS> = HashMap::new();
 #[btf_map]
+static AGENT_SETTINGS: Array<AgentSettings, 1> = Array::new();
+#[btf_map]
 static REASONS: PerCpuArray<u64, { Reason::CAPACITY as usize }> = PerCpuArray::new();
 
 /// The maps above, as the datapath wants them.
@@ -57,6 +59,10 @@ impl AgentTables for Maps {
     fn knows_vip(&self, address: [u32; 4]) -> bool {
         // SAFETY: only the presence of the element matters.
         unsafe { AGENT_VIPS.get(Address(address)) }.is_some()
+    }
+    #[inline(always)]
+    fn gue_port(&self) -> u16 {
+        AGENT_SETTINGS.get(0).map_or(0, |settings| settings.gue_port)
     }
 }
 

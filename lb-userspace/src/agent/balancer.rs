@@ -170,7 +170,11 @@ struct Kept {
 
 /// Keeps what was made of an answer of `from`.
 pub(super) fn keep(file: &Path, from: &str, agent: &config::Agent) -> anyhow::Result<()> {
-    let info = AgentInfo { vips: agent.vips.clone(), tunnel_sources: agent.tunnel_sources.clone() };
+    let info = AgentInfo {
+        vips: agent.vips.clone(),
+        tunnel_sources: agent.tunnel_sources.clone(),
+        gue_port: agent.gue_port,
+    };
     let kept = Kept { from: from.into(), interface: agent.interface.clone(), info };
     let text = serde_json::to_string_pretty(&kept)?;
     if fs::read_to_string(file).is_ok_and(|old| old == text) {
@@ -203,6 +207,7 @@ pub(super) fn kept(
         interface: interface.map_or(kept.interface, str::to_owned),
         vips: kept.info.vips,
         tunnel_sources: kept.info.tunnel_sources,
+        gue_port: kept.info.gue_port,
         xdp_mode: config::XdpMode::Auto,
     }))
 }
@@ -281,6 +286,7 @@ mod tests {
             interface: "eth0".into(),
             vips: sample_agent().vips,
             tunnel_sources: sample_agent().tunnel_sources,
+            gue_port: sample_agent().gue_port,
             xdp_mode: config::XdpMode::Auto,
         };
         keep(&file, "lb1", &agent).unwrap();

@@ -246,7 +246,7 @@ impl<'p> Agent<'p> {
     fn fill(&mut self) -> anyhow::Result<bool> {
         let vips = self.config.vips.iter().copied().collect();
         let sources = self.config.tunnel_sources.iter().copied().collect();
-        Ok(self.maps.fill(&vips, &sources)?)
+        Ok(self.maps.fill(&vips, &sources, self.config.gue_port)?)
     }
 
     /// Attaches here, then lets go of every other interface.

@@ -107,6 +107,7 @@ impl Reader {
             interface,
             vips: answer.info.vips,
             tunnel_sources: answer.info.tunnel_sources,
+            gue_port: answer.info.gue_port,
             xdp_mode: config::XdpMode::Auto,
         })
     }
@@ -169,6 +170,7 @@ mod tests {
             interface: "eth0".into(),
             vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
             tunnel_sources: sources.iter().map(|s| s.parse().unwrap()).collect(),
+            gue_port: config::defaults::GUE_PORT,
             xdp_mode: config::XdpMode::Auto,
         }
     }

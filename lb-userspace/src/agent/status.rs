@@ -37,6 +37,8 @@ pub(super) struct Status {
     pub(super) vips: Vec<IpAddr>,
     /// Outer sources that are believed.
     pub(super) tunnel_sources: Vec<IpNet>,
+    /// Destination port of GUE; absent before an agent ran.
+    pub(super) gue_port: Option<u16>,
     /// Packets by Reason since the maps were made: those that an agent knows.
     pub(super) reasons: BTreeMap<&'static str, u64>,
     /// What `--prepare` changed.
@@ -84,11 +86,13 @@ pub(super) async fn read(places: &Places) -> anyhow::Result<Status> {
         program_id: None,
         vips: Vec::new(),
         tunnel_sources: Vec::new(),
+        gue_port: None,
         reasons: BTreeMap::new(),
         prepared: Vec::new(),
         warnings: Vec::new(),
     };
     if let Some(view) = view {
+        status.gue_port = Some(view.gue_port);
         status.vips = view.vips.into_iter().collect();
         status.tunnel_sources = view.sources.into_iter().collect();
         status.reasons =
@@ -222,6 +226,9 @@ impl Status {
         writeln!(text, "agent {}: {place}, {process}", self.name)?;
         writeln!(text, "VIPs            {}", list(&self.vips))?;
         writeln!(text, "tunnel sources  {}", list(&self.tunnel_sources))?;
+        if let Some(port) = self.gue_port {
+            writeln!(text, "GUE port        {port}")?;
+        }
         let counts: Vec<_> = self.reasons.iter().map(|(name, count)| format!("{name} {count}")).collect();
         writeln!(text, "packets         {}", list(&counts))?;
         for (n, Prepared { setting, before, set, present }) in self.prepared.iter().enumerate() {
@@ -276,6 +283,7 @@ mod tests {
             program_id: Some(2),
             vips: vec!["192.0.2.10".parse().unwrap()],
             tunnel_sources: vec!["198.51.100.0/28".parse().unwrap()],
+            gue_port: Some(6080),
             reasons: [("decapsulated", 5)].into(),
             prepared: vec![prepared("a", Some("1")), prepared("b", Some("2")), prepared("c", None)],
             warnings: vec!["careful".into()],
@@ -285,6 +293,7 @@ mod tests {
             "agent main: on eth0 in native mode, no process (the program works without)\n\
              VIPs            192.0.2.10\n\
              tunnel sources  198.51.100.0/28\n\
+             GUE port        6080\n\
              packets         decapsulated 5\n\
              prepared        a = 1 (before: 0)\n                b = 1 (before: 0, now 2)\n                c = 1 (before: 0, gone)\n\
              warnings        careful\n"

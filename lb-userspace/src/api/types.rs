@@ -225,6 +225,8 @@ pub struct AgentInfo {
     pub vips: Vec<IpAddr>,
     /// Outer sources of this balancer: the configured prefixes, else the addresses in use as prefixes of one.
     pub tunnel_sources: Vec<IpNet>,
+    /// Destination port of GUE.
+    pub gue_port: u16,
 }
 
 /// `GET /healthz`.

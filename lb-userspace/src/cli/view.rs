@@ -254,6 +254,7 @@ fn forward(f: Forward) -> &'static str {
     match f {
         Forward::L2 => "l2",
         Forward::Ipip => "ipip",
+        Forward::Gue => "gue",
     }
 }
 

@@ -8,6 +8,8 @@ use super::types::{AdminState, Affinity, Announce, Check, Forward, Health, Proto
 pub const XDP_MODE: XdpMode = XdpMode::Auto;
 /// `daemon.announce`: VIPs are routed; nothing answers for them unasked.
 pub const ANNOUNCE: Announce = Announce::None;
+/// `daemon.gue_port` and `agent.gue_port`: what IANA gave to GUE.
+pub const GUE_PORT: u16 = 6080;
 /// `flow_table.capacity`: 8 MiB.
 pub const FLOW_CAPACITY: u32 = 1 << 20;
 /// `limit_table.capacity`: enough sources that a flood cannot easily push out real ones.

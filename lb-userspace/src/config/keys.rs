@@ -31,6 +31,7 @@ pub(super) const DAEMON: TableKeys = TableKeys {
         "xdp_mode",
         "hash_seed",
         "tunnel_source",
+        "gue_port",
         "announce",
         "flow_table",
         "limit_table",
@@ -82,8 +83,11 @@ pub(super) const BACKEND: TableKeys = TableKeys {
     later: &[],
 };
 /// `[agent]`.
-pub(super) const AGENT: TableKeys =
-    TableKeys { heading: "[agent]", known: &["interface", "vips", "tunnel_sources", "xdp_mode"], later: &[] };
+pub(super) const AGENT: TableKeys = TableKeys {
+    heading: "[agent]",
+    known: &["interface", "vips", "tunnel_sources", "gue_port", "xdp_mode"],
+    later: &[],
+};
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]

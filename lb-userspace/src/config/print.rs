@@ -41,6 +41,7 @@ struct PrintedDaemon {
     hash_seed: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tunnel_source: Vec<IpNet>,
+    gue_port: u16,
     announce: Announce,
     #[serde(skip_serializing_if = "Option::is_none")]
     listen: Option<SocketAddr>,
@@ -123,6 +124,7 @@ struct PrintedAgent {
     interface: String,
     vips: Vec<IpAddr>,
     tunnel_sources: Vec<IpNet>,
+    gue_port: u16,
     xdp_mode: XdpMode,
 }
 
@@ -161,6 +163,7 @@ impl PrintedDaemon {
                 Secrets::Shown => hex::encode(seed.0),
             }),
             tunnel_source: daemon.tunnel_source.clone(),
+            gue_port: daemon.gue_port,
             announce: daemon.announce,
             listen: daemon.listen,
             flow_table: PrintedCapacity { capacity: daemon.flow_capacity },
@@ -241,6 +244,7 @@ impl PrintedAgent {
             interface: agent.interface.clone(),
             vips: agent.vips.clone(),
             tunnel_sources: agent.tunnel_sources.clone(),
+            gue_port: agent.gue_port,
             xdp_mode: agent.xdp_mode,
         }
     }

@@ -27,6 +27,7 @@ pub(super) struct RawDaemon<'a> {
     pub(super) xdp_mode: Field<&'a str>,
     pub(super) hash_seed: Field<&'a str>,
     pub(super) tunnel_source: Field<Vec<At<&'a str>>>,
+    pub(super) gue_port: Field<i64>,
     pub(super) announce: Field<&'a str>,
     pub(super) flow_table: Option<RawCapacity<'a>>,
     pub(super) limit_table: Option<RawCapacity<'a>>,
@@ -95,6 +96,7 @@ pub(super) struct RawAgent<'a> {
     pub(super) interface: Field<&'a str>,
     pub(super) vips: Field<Vec<At<&'a str>>>,
     pub(super) tunnel_sources: Field<Vec<At<&'a str>>>,
+    pub(super) gue_port: Field<i64>,
     pub(super) xdp_mode: Field<&'a str>,
 }
 
@@ -123,6 +125,7 @@ impl<'a> RawDaemon<'a> {
             xdp_mode: table.string("xdp_mode"),
             hash_seed: table.string("hash_seed"),
             tunnel_source: table.strings("tunnel_source", true),
+            gue_port: table.integer("gue_port"),
             announce: table.string("announce"),
             flow_table: RawCapacity::read(&table, "flow_table", Place::FlowTable),
             limit_table: RawCapacity::read(&table, "limit_table", Place::LimitTable),
@@ -225,6 +228,7 @@ impl<'a> RawAgent<'a> {
             interface: table.string("interface"),
             vips: table.strings("vips", false),
             tunnel_sources: table.strings("tunnel_sources", true),
+            gue_port: table.integer("gue_port"),
             xdp_mode: table.string("xdp_mode"),
         }
     }

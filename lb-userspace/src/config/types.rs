@@ -33,6 +33,8 @@ pub struct Daemon {
     /// `tunnel_source`: prefixes of outer source addresses, at most one per family. Absent: the address that the
     /// route to the backend prefers.
     pub tunnel_source: Vec<IpNet>,
+    /// `gue_port`: destination port of UDP with `forward = "gue"`.
+    pub gue_port: u16,
     /// `announce`.
     pub announce: Announce,
     /// `flow_table.capacity`, in flows.
@@ -50,6 +52,7 @@ impl Default for Daemon {
             xdp_mode: defaults::XDP_MODE,
             hash_seed: None,
             tunnel_source: Vec::new(),
+            gue_port: defaults::GUE_PORT,
             announce: defaults::ANNOUNCE,
             flow_capacity: defaults::FLOW_CAPACITY,
             limit_capacity: defaults::LIMIT_CAPACITY,
@@ -165,6 +168,8 @@ pub enum Forward {
     /// IP-in-IP, all four pairs of families (RFC 2003, RFC 2473, RFC 4213).
     #[default]
     Ipip,
+    /// IP in UDP with a GUE header, all four pairs of families (draft-ietf-intarea-gue).
+    Gue,
 }
 
 /// When flows are remembered.
@@ -269,6 +274,8 @@ pub struct Agent {
     pub vips: Vec<IpAddr>,
     /// Outer sources that are believed.
     pub tunnel_sources: Vec<IpNet>,
+    /// `gue_port`: destination port of GUE.
+    pub gue_port: u16,
     /// `xdp_mode`.
     pub xdp_mode: XdpMode,
 }

@@ -194,7 +194,7 @@ impl Desired {
         let mut services = Vec::with_capacity(config.services.len());
         let mut used = HashMap::with_capacity(config.services.len());
         for service in &config.services {
-            services.push(self.service(service, view, &mut used)?);
+            services.push(self.service(service, config.daemon.gue_port, view, &mut used)?);
         }
         // Tables that nothing uses any more are forgotten.
         self.tables = used;
@@ -213,6 +213,7 @@ impl Desired {
     fn service(
         &mut self,
         service: &ServiceConfig,
+        gue_port: u16,
         view: &dyn View,
         used: &mut HashMap<TableInput, Tables>,
     ) -> Result<Service, TableError> {
@@ -232,6 +233,7 @@ impl Desired {
                 identity: id,
                 address: backend.address,
                 forward: service.forward,
+                gue_port,
                 alive: condition.health != FAILED && backend.state != AdminState::Down,
                 // Without an address of its own in that family the balancer has no source for an outer header.
                 hop: view

@@ -54,6 +54,8 @@ pub struct Member {
     pub address: IpAddr,
     /// How packets go.
     pub forward: Forward,
+    /// Destination port of UDP outside; only with [`Forward::Gue`].
+    pub gue_port: u16,
     /// Whether flows that were there before may still go there: not failed, not down.
     pub alive: bool,
     /// The way there; `None` while it is not known.

@@ -65,7 +65,11 @@ impl Core {
             .filter(|source| !configured.iter().any(|prefix| prefix.contains(source)));
         let mut tunnel_sources: BTreeSet<IpNet> = configured.iter().copied().collect();
         tunnel_sources.extend(in_use.map(IpNet::from));
-        AgentInfo { vips: vips.into_iter().collect(), tunnel_sources: tunnel_sources.into_iter().collect() }
+        AgentInfo {
+            vips: vips.into_iter().collect(),
+            tunnel_sources: tunnel_sources.into_iter().collect(),
+            gue_port: self.config.daemon.gue_port,
+        }
     }
 
     /// Counters of all members, by service and member identity.

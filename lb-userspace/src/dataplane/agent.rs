@@ -8,10 +8,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use ipnet::IpNet;
-use lb_common::abi::{Reason, maps};
+use lb_common::abi::{AgentSettings, Reason, maps};
 
 use super::{
     AGENT_OBJECT, Attachment, DataplaneError, Pins, attach, counters,
@@ -21,10 +21,11 @@ use super::{
 use crate::config::XdpMode;
 
 /// Every pinned map of the agent. A key of a trie is the length of the prefix, then the address.
-const SPECS: [Spec; 4] = [
+const SPECS: [Spec; 5] = [
     Spec::keyed(maps::SOURCES4, LPM_TRIE, 4 + 4, 4),
     Spec::keyed(maps::SOURCES6, LPM_TRIE, 4 + 16, 4),
     Spec::keyed(maps::AGENT_VIPS, HASH, 16, 4),
+    Spec::array(maps::AGENT_SETTINGS, size_of::<AgentSettings>()),
     Spec::per_cpu(maps::REASONS, 8),
 ];
 /// VIPs that fit unless more are wanted when the map is made; a quarter is room to grow.
@@ -90,7 +91,9 @@ impl AgentMaps {
         &mut self,
         vips: &BTreeSet<IpAddr>,
         sources: &BTreeSet<IpNet>,
+        gue_port: u16,
     ) -> Result<bool, DataplaneError> {
+        let changed = self.set(AgentSettings { gue_port, ..AgentSettings::default() })?;
         let wanted_vips: BTreeSet<_> = vips.iter().copied().map(vip_key).collect();
         let (wanted4, wanted6) = keys(sources);
         let stale_vips = self.update_vips(&wanted_vips, Step::Add)?;
@@ -99,7 +102,19 @@ impl AgentMaps {
         let removed_vips = self.update_vips(&wanted_vips, Step::Remove)?;
         let removed4 = self.update_sources::<4>(maps::SOURCES4, &wanted4, Step::Remove)?;
         let removed6 = self.update_sources::<16>(maps::SOURCES6, &wanted6, Step::Remove)?;
-        Ok(stale_vips | stale4 | stale6 | removed_vips | removed4 | removed6)
+        Ok(changed | stale_vips | stale4 | stale6 | removed_vips | removed4 | removed6)
+    }
+
+    /// Replaces the settings; says whether they changed.
+    fn set(&mut self, settings: AgentSettings) -> Result<bool, DataplaneError> {
+        const NAME: &str = maps::AGENT_SETTINGS;
+        let map = self.ebpf.map_mut(NAME).ok_or(DataplaneError::Object { what: NAME })?;
+        let mut map: Array<&mut MapData, AgentSettings> = Array::try_from(map).map_err(error(NAME))?;
+        if map.get(&0, 0).map_err(error(NAME))? == settings {
+            return Ok(false);
+        }
+        map.set(0, settings, 0).map_err(error(NAME))?;
+        Ok(true)
     }
 
     fn update_vips(&mut self, wanted: &BTreeSet<[u8; 16]>, step: Step) -> Result<bool, DataplaneError> {
@@ -165,6 +180,8 @@ impl Step {
 pub struct AgentView {
     /// Destinations of inner packets.
     pub vips: BTreeSet<IpAddr>,
+    /// Destination port of GUE.
+    pub gue_port: u16,
     /// Outer sources that are believed.
     pub sources: BTreeSet<IpNet>,
     /// Packets by Reason since the maps were made, in the order of [`Reason::ALL`].
@@ -202,9 +219,13 @@ impl AgentView {
             .map(|(bits, data)| net(bits, Ipv4Addr::from(data).into()))
             .chain(sources6.into_iter().map(|(bits, data)| net(bits, Ipv6Addr::from(data).into())))
             .collect();
+        const SETTINGS: &str = maps::AGENT_SETTINGS;
+        let settings: Array<MapData, AgentSettings> =
+            pinned(pins, SETTINGS)?.try_into().map_err(error(SETTINGS))?;
+        let gue_port = settings.get(&0, 0).map_err(error(SETTINGS))?.gue_port;
         let reasons: PerCpuArray<MapData, u64> =
             pinned(pins, maps::REASONS)?.try_into().map_err(error(maps::REASONS))?;
-        Ok(Some(Self { vips, sources, reasons: counters::sums(&reasons)? }))
+        Ok(Some(Self { vips, gue_port, sources, reasons: counters::sums(&reasons)? }))
     }
 }
 

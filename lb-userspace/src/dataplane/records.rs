@@ -35,9 +35,14 @@ pub(super) fn backend(member: Option<&Member>, counter: u32) -> abi::Backend {
         (Forward::L2, _) => forward::L2,
         (Forward::Ipip, IpAddr::V4(_)) => forward::IPIP4,
         (Forward::Ipip, IpAddr::V6(_)) => forward::IPIP6,
+        (Forward::Gue, IpAddr::V4(_)) => forward::GUE4,
+        (Forward::Gue, IpAddr::V6(_)) => forward::GUE6,
     };
     let mut record =
         abi::Backend { address: words(member.address), forward: mode, counter, ..Default::default() };
+    if member.forward == Forward::Gue {
+        record.port = member.gue_port;
+    }
     if member.alive {
         record.flags |= backend_flags::ALIVE;
     }

@@ -30,6 +30,11 @@ impl Spec {
         Self { name, map_type: ARRAY, key_size: 4, value_size, flags: MMAPABLE }
     }
 
+    /// An array that is changed by system calls.
+    pub(super) const fn array(name: &'static str, value_size: usize) -> Self {
+        Self { name, map_type: ARRAY, key_size: 4, value_size, flags: 0 }
+    }
+
     /// An array with a value for each CPU.
     pub(super) const fn per_cpu(name: &'static str, value_size: usize) -> Self {
         Self { name, map_type: PER_CPU_ARRAY, key_size: 4, value_size, flags: 0 }

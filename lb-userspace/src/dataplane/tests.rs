@@ -27,6 +27,7 @@ const CAPACITY: Capacity = Capacity {
 
 fn member(n: u8) -> Member {
     Member {
+        gue_port: 6080,
         identity: u64::from(n) + 1,
         address: IpAddr::from([198, 51, 100, n]),
         forward: Forward::L2,

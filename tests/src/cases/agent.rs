@@ -10,6 +10,9 @@ pub const SOURCES: [(IpAddr, u32); 2] = [
     (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 0)), 124),
 ];
 
+/// Destination port of GUE: another one than everybody has.
+pub const GUE_PORT: u16 = 6081;
+
 /// Inner destinations that it takes out of tunnels.
 pub const VIPS: [IpAddr; 2] = [IpAddr::V4(WEB.v4), IpAddr::V6(WEB.v6)];
 

@@ -65,6 +65,10 @@ pub const DNS: Pair = vip(11);
 pub const FAR4: Pair = vip(20);
 /// IPIP to an IPv6 backend.
 pub const FAR6: Pair = vip(21);
+/// GUE to an IPv4 backend.
+pub const GUE4: Pair = vip(22);
+/// GUE to an IPv6 backend.
+pub const GUE6: Pair = vip(23);
 /// MAC rewrite to another interface.
 pub const ACROSS: Pair = vip(30);
 /// IPIP to an IPv4 backend on another interface.
@@ -77,6 +81,10 @@ pub const NARROW: Pair = vip(40);
 pub const NARROW4: Pair = vip(41);
 /// IPIP over IPv6 on a link of 1,400 bytes.
 pub const NARROW6: Pair = vip(42);
+/// GUE in IPv4 on a link of 1,400 bytes.
+pub const NARROW_GUE4: Pair = vip(44);
+/// GUE in IPv6 on a link of 1,400 bytes.
+pub const NARROW_GUE6: Pair = vip(45);
 /// IPIP over a link that takes the longest packet there is.
 pub const WIDE: Pair = vip(43);
 /// Affinity by addresses, seven members; [`SPREAD_TOO`] is the same service.

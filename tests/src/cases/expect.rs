@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header};
+use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
 use lb_userspace::{
     config::{Affinity, Forward, Ports, Protocol},
     control::model::{Hop, Member, Service, Snapshot},
@@ -150,8 +150,42 @@ pub fn forwarded(snapshot: &Snapshot, service: &Service, member: &Member, input:
             };
             wrapped(&hop, EtherType::IPV6, &outer.to_bytes(), input)
         }
-        (Forward::Ipip, ..) => panic!("source and address of a member are of one family"),
+        (Forward::Gue, IpAddr::V4(to), IpAddr::V4(from)) => {
+            let payload = gue(snapshot, service, member, &seen);
+            let mut outer =
+                Ipv4Header::new(0, 64, IpNumber::UDP, from.octets(), to.octets()).expect("no payload yet");
+            outer.set_payload_len(payload.len() + seen.length).expect("the outer packet fits 16 bits");
+            outer.dscp = etherparse::IpDscp::try_new(seen.tos >> 2).expect("six bits");
+            outer.ecn = etherparse::IpEcn::try_new(seen.tos & 3).expect("two bits");
+            outer.header_checksum = outer.calc_header_checksum();
+            wrapped(&hop, EtherType::IPV4, &[&outer.to_bytes()[..], &payload].concat(), input)
+        }
+        (Forward::Gue, IpAddr::V6(to), IpAddr::V6(from)) => {
+            let payload = gue(snapshot, service, member, &seen);
+            let hash = affinity_hash(snapshot.key, service.affinity, &seen);
+            let outer = Ipv6Header {
+                traffic_class: seen.tos,
+                flow_label: Ipv6FlowLabel::try_new(hash as u32 & 0xf_ffff).expect("20 bits"),
+                payload_length: u16::try_from(payload.len() + seen.length).expect("16 bits"),
+                next_header: IpNumber::UDP,
+                hop_limit: 64,
+                source: from.octets(),
+                destination: to.octets(),
+            };
+            wrapped(&hop, EtherType::IPV6, &[&outer.to_bytes()[..], &payload].concat(), input)
+        }
+        (Forward::Ipip | Forward::Gue, ..) => panic!("source and address of a member are of one family"),
     }
+}
+
+/// UDP and GUE header of a packet: no checksum, variant 0, no flags.
+fn gue(snapshot: &Snapshot, service: &Service, member: &Member, seen: &Seen) -> Vec<u8> {
+    let hash = affinity_hash(snapshot.key, service.affinity, seen) as u32;
+    let ports = u32::from(seen.ports.0) << 16 | u32::from(seen.ports.1);
+    let source_port = 0xc000 | ((hash ^ ports).wrapping_mul(0x9e37_79b1) >> 18) as u16;
+    let length = u16::try_from(UdpHeader::LEN + 4 + seen.length).expect("16 bits");
+    let udp = UdpHeader { source_port, destination_port: member.gue_port, length, checksum: 0 };
+    [&udp.to_bytes()[..], &[0, inner_protocol(seen).0, 0, 0]].concat()
 }
 
 fn inner_protocol(seen: &Seen) -> IpNumber {

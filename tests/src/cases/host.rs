@@ -10,7 +10,7 @@ use lb_common::{
 use lb_userspace::dataplane::{Clock, Grace, HostPacket, HostTables, Installer, Memory};
 
 use super::{
-    agent::{VIPS, believes},
+    agent::{GUE_PORT, VIPS, believes},
     cast::INGRESS,
     machine::{Code, Machine, Outcome, ledger},
     site::{CAPACITY, Site},
@@ -177,6 +177,9 @@ impl AgentTables for HostAgent {
     }
     fn knows_vip(&self, address: [u32; 4]) -> bool {
         self.vips.contains(&address)
+    }
+    fn gue_port(&self) -> u16 {
+        GUE_PORT
     }
 }
 

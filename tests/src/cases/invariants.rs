@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{ArpOperation, ArpPacketSlice, EtherType, IpNumber, Ipv4Header, Ipv6Header};
+use etherparse::{ArpOperation, ArpPacketSlice, EtherType, IpNumber, Ipv4Header, Ipv6Header, UdpHeader};
 use lb_common::abi::{Outcome as Fate, Reason};
 use lb_userspace::{
     config::Forward,
@@ -178,6 +178,9 @@ fn fits(member: &Member, length: usize) -> bool {
         (Forward::L2, _) => 0,
         (Forward::Ipip, IpAddr::V4(_)) => 20,
         (Forward::Ipip, IpAddr::V6(_)) => 40,
+        // Room for four bytes and three candidates is kept.
+        (Forward::Gue, IpAddr::V4(_)) => 20 + 8 + 4 + 4 + 3 * 4,
+        (Forward::Gue, IpAddr::V6(_)) => 40 + 8 + 4 + 4 + 3 * 16,
     };
     // Lengths have 16 bits, whatever the link takes.
     member.hop.is_some_and(|hop| length + outer <= (hop.mtu as usize).min(65_535))
@@ -213,19 +216,28 @@ fn well_formed(output: &[u8], frame: &[u8], member: &Member) -> Wrong {
     let ip = output.get(14..).ok_or("less than an Ethernet header")?;
     let inner = match (member.forward, member.address) {
         (Forward::L2, _) => ip,
-        (Forward::Ipip, IpAddr::V4(_)) => {
+        (Forward::Ipip | Forward::Gue, IpAddr::V4(_)) => {
             let (outer, inner) = Ipv4Header::from_slice(ip).map_err(|e| format!("outer header: {e}"))?;
             must(outer.calc_header_checksum() == outer.header_checksum, || "wrong outer checksum".into())?;
             must(usize::from(outer.total_len) <= ip.len(), || "the outer length is too long".into())?;
             inner
         }
-        (Forward::Ipip, IpAddr::V6(_)) => {
+        (Forward::Ipip | Forward::Gue, IpAddr::V6(_)) => {
             let (outer, inner) = Ipv6Header::from_slice(ip).map_err(|e| format!("outer header: {e}"))?;
             must(usize::from(outer.payload_length) <= inner.len(), || "the outer length is too long".into())?;
             inner
         }
     };
+    let inner = if member.forward == Forward::Gue { datagram(inner)? } else { inner };
     must(inner == &frame[14..], || "the packet changed on its way".into())
+}
+
+/// What UDP and GUE hold, if their headers are whole.
+fn datagram(payload: &[u8]) -> Result<&[u8], String> {
+    let (udp, message) = UdpHeader::from_slice(payload).map_err(|e| format!("UDP: {e}"))?;
+    must(usize::from(udp.length) <= payload.len(), || "the UDP length is too long".into())?;
+    let words = message.first().map(|first| usize::from(first & 0x1f)).ok_or("no GUE header")?;
+    message.get(4 + words * 4..).ok_or_else(|| "the GUE header is cut short".into())
 }
 
 fn is_vip(snapshot: &Snapshot, address: IpAddr) -> bool {
@@ -272,9 +284,12 @@ fn decapsulated(frame: &[u8], output: &[u8]) -> Wrong {
     must(agent::believes(outer.source), || format!("{} is believed", outer.source))?;
     let inner = expect::see(output).ok_or("what was taken out is no packet")?;
     must(agent::VIPS.contains(&inner.destination), || format!("{} is no VIP", inner.destination))?;
-    must(inner.header <= inner.length && inner.length + outer.header <= outer.length, || {
+    let held = &frame[14 + outer.header..];
+    let held = if outer.protocol == IpNumber::UDP.0 { datagram(held)? } else { held };
+    let headers = frame.len() - 14 - held.len();
+    must(inner.header <= inner.length && inner.length + headers <= outer.length, || {
         "the inner packet is not whole".into()
     })?;
-    must(output[14..] == frame[14 + outer.header..], || "the packet changed on its way".into())?;
+    must(output[14..] == *held, || "the packet changed on its way".into())?;
     must(output[..12] == frame[..12], || "the MAC addresses changed".into())
 }

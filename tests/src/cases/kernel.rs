@@ -5,16 +5,16 @@ use std::{net::IpAddr, os::fd::AsFd as _, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
     programs::Xdp,
 };
-use lb_common::abi::{BUCKET_ENTRIES, maps};
+use lb_common::abi::{AgentSettings, BUCKET_ENTRIES, maps};
 use lb_userspace::dataplane::{
     self, AGENT_OBJECT, Grace, Installer, Loaded, Memory, Region, balancer, set_interface,
 };
 
 use super::{
-    agent::{SOURCES, VIPS},
+    agent::{GUE_PORT, SOURCES, VIPS},
     case::FULL_HEADROOM,
     cast::INGRESS,
     machine::{Code, Counter, Ledger, Machine, Outcome},
@@ -219,6 +219,9 @@ impl KernelAgent {
             };
             vips.insert(key.octets(), 1, 0)?;
         }
+        let map = ebpf.map_mut(maps::AGENT_SETTINGS).context("no map AGENT_SETTINGS")?;
+        let mut settings: Array<&mut MapData, AgentSettings> = Array::try_from(map)?;
+        settings.set(0, AgentSettings { gue_port: GUE_PORT, ..AgentSettings::default() }, 0)?;
         let counters = read_reasons(&ebpf)?;
         Ok(Self { ebpf, counters })
     }

@@ -200,6 +200,7 @@ fn member(name: &str, address: IpAddr, source: IpAddr, forward: Forward) -> Memb
     // MAC addresses differ by the name, so that no two members can be taken for each other.
     let [.., a, b] = identity(name).to_be_bytes();
     Member {
+        gue_port: 6081,
         identity: named(name),
         address,
         forward,
@@ -229,6 +230,16 @@ pub fn ipip4(name: &str) -> Member {
 /// A backend behind an IPv6 tunnel.
 pub fn ipip6(name: &str) -> Member {
     member(name, BACKEND.v6.into(), TUNNEL.v6.into(), Forward::Ipip)
+}
+
+/// A backend behind GUE in IPv4.
+pub fn gue4(name: &str) -> Member {
+    member(name, BACKEND.v4.into(), TUNNEL.v4.into(), Forward::Gue)
+}
+
+/// A backend behind GUE in IPv6.
+pub fn gue6(name: &str) -> Member {
+    member(name, BACKEND.v6.into(), TUNNEL.v6.into(), Forward::Gue)
 }
 
 /// The same backend by another interface or over a narrower way, or without one.

@@ -9,12 +9,13 @@ use lb_userspace::{
 use super::{
     cast::{
         ACROSS, ACROSS4, ACROSS6, ANY_BOTH, ANY_TCP, ANY_UDP, BESIDE, BEYOND, DNS, ELSEWHERE, FAR4, FAR6,
-        FLOWS, HOLE, LIMITED, LIMITED_TOO, LISTED, MEMBERLESS, NARROW, NARROW4, NARROW6, NOBODY, SERVICELESS,
-        SINGLE, SLOTLESS, SPREAD, SPREAD_TOO, STICKY, STICKY_TOO, STRANGE, TABLELESS, UNLIMITED, UNRESOLVED,
-        WEB, WIDE,
+        FLOWS, GUE4, GUE6, HOLE, LIMITED, LIMITED_TOO, LISTED, MEMBERLESS, NARROW, NARROW_GUE4, NARROW_GUE6,
+        NARROW4, NARROW6, NOBODY, SERVICELESS, SINGLE, SLOTLESS, SPREAD, SPREAD_TOO, STICKY, STICKY_TOO,
+        STRANGE, TABLELESS, UNLIMITED, UNRESOLVED, WEB, WIDE,
     },
     site::{
-        MemberExt, ServiceBuilder, Site, ipip4, ipip6, l2, member_record, service, service_at, service_record,
+        MemberExt, ServiceBuilder, Site, gue4, gue6, ipip4, ipip6, l2, member_record, service, service_at,
+        service_record,
     },
 };
 
@@ -85,6 +86,8 @@ fn plain() -> Vec<ServiceBuilder> {
         service("dns", DNS.both()).ports(Protocol::Udp, &[53..=53]).members([l2("d1")]),
         both("far4", FAR4).members([ipip4("f4")]),
         both("far6", FAR6).members([ipip6("f6")]),
+        both("gue4", GUE4).members([gue4("g4")]),
+        both("gue6", GUE6).members([gue6("g6")]),
         both("across", ACROSS).members([l2("a1").by(ELSEWHERE)]),
         both("across4", ACROSS4).members([ipip4("a4").by(ELSEWHERE)]),
         both("across6", ACROSS6).members([ipip6("a6").by(ELSEWHERE)]),
@@ -96,6 +99,8 @@ fn narrow() -> Vec<ServiceBuilder> {
         service("narrow", NARROW.both()).members([l2("n1").mtu(1400)]),
         service("narrow4", NARROW4.both()).members([ipip4("n4").mtu(1400)]),
         service("narrow6", NARROW6.both()).members([ipip6("n6").mtu(1400)]),
+        service("narrow-gue4", NARROW_GUE4.both()).members([gue4("ng4").mtu(1400)]),
+        service("narrow-gue6", NARROW_GUE6.both()).members([gue6("ng6").mtu(1400)]),
         // The loopback's MTU does not fit 16 bits.
         service("wide", WIDE.both()).members([ipip4("w4").mtu(65_536)]),
     ]
@@ -172,7 +177,7 @@ fn broken() -> Vec<ServiceBuilder> {
 }
 
 fn break_records(memory: &mut Memory) {
-    member_record(memory, "z1").forward = 3;
+    member_record(memory, "z1").forward = 99;
     service_record(memory, "slotless").table_base = u32::MAX - 400;
     service_record(memory, "memberless").backend_base = u32::MAX - 400;
     let globals = memory.globals().expect("a generation is in force");

@@ -53,6 +53,8 @@ enum ModeChoice {
     Ipip,
     /// IPv6 in IPv6
     Ipv6,
+    /// IPv4 in UDP, with a GUE header
+    Gue,
     /// One after the other
     All,
 }
@@ -70,6 +72,7 @@ impl ModeChoice {
             Self::L2 => Some(Mode::L2),
             Self::Ipip => Some(Mode::Ipip),
             Self::Ipv6 => Some(Mode::Ipv6),
+            Self::Gue => Some(Mode::Gue),
             Self::All => None,
         }
     }
@@ -95,7 +98,7 @@ pub(super) fn main(options: &Options) -> Result<ExitCode> {
         return measure::main(modes, options.backends, announce, requests.unwrap_or(REQUESTS), options.json);
     }
     let Some(mode) = options.mode.unwrap_or(ModeChoice::Ipip).one() else {
-        bail!("a live lab runs one mode: use --mode l2, ipip or ipv6, or add --exit");
+        bail!("a live lab runs one mode: use --mode l2, ipip, ipv6 or gue, or add --exit");
     };
     let state = StateFile::claim(&options.name)?;
     let settings = live::Settings { rate: options.rate, requests, json: options.json };

@@ -36,6 +36,8 @@ pub(super) enum Mode {
     Ipip,
     /// IPv6 in IPv6
     Ipv6,
+    /// IPv4 in UDP, with a GUE header
+    Gue,
 }
 
 /// The parts, in the order in which they go.
@@ -50,7 +52,7 @@ pub(super) struct Scene {
 }
 
 impl Mode {
-    pub(super) const ALL: [Self; 3] = [Self::L2, Self::Ipip, Self::Ipv6];
+    pub(super) const ALL: [Self; 4] = [Self::L2, Self::Ipip, Self::Ipv6, Self::Gue];
 
     /// As the command line and the output call it.
     pub(super) fn word(self) -> &'static str {
@@ -58,6 +60,7 @@ impl Mode {
             Self::L2 => "l2",
             Self::Ipip => "ipip",
             Self::Ipv6 => "ipv6",
+            Self::Gue => "gue",
         }
     }
 
@@ -65,6 +68,7 @@ impl Mode {
         match self {
             Self::L2 => Forward::L2,
             Self::Ipip | Self::Ipv6 => Forward::Ipip,
+            Self::Gue => Forward::Gue,
         }
     }
 }
@@ -84,7 +88,7 @@ impl Scene {
         let folder = Folder::new("logs")?;
         eprintln!("lab: demo servers …");
         let servers = at_once(&world.backends, |host| Backend::start(host, folder.path()))?;
-        let agents = if mode.forward() == Forward::Ipip {
+        let agents = if mode.forward() != Forward::L2 {
             eprintln!("lab: agents …");
             let config = AgentConfig::of(&world).to_toml()?;
             at_once(&world.backends, |host| AgentProcess::start(host, &config))?
@@ -147,7 +151,7 @@ impl Scene {
 
 fn vip(world: &World, mode: Mode) -> IpAddr {
     match mode {
-        Mode::L2 | Mode::Ipip => world.vip4.into(),
+        Mode::L2 | Mode::Ipip | Mode::Gue => world.vip4.into(),
         Mode::Ipv6 => world.vip6.into(),
     }
 }

@@ -158,13 +158,13 @@ fn gue(random: &mut Random, scene: &Scene) -> Packet {
     let family = random.one_of(&Family::BOTH);
     let (from, to) = (scene.tunnel(random, family), scene.backend(random, family));
     let protocol = if inner.ether_type == 0x0800 { 4 } else { 41 };
-    let words = random.one_of(&[0, 0, 1, 5, 9, 31]);
+    let words = random.one_of(&[0, 0, 0, 1, 4, 4, 13, 13, 31]);
     let mut message = if random.once_in(8) { Vec::new() } else { vec![words, protocol, 0, 0] };
     if !message.is_empty() {
         message.extend(random.bytes(usize::from(words) * 4));
     }
     message.extend(&inner.bytes);
-    let ports = (0xc000 | random.half(), if random.once_in(8) { 6081 } else { 6080 });
+    let ports = (0xc000 | random.half(), if random.once_in(8) { 6080 } else { 6081 });
     let segment = grammar::udp(random, (from, ports.0), (to, ports.1), &message);
     grammar::ip(random, from, to, UDP, &segment)
 }

@@ -83,6 +83,36 @@ fn ipv4_in_ipv6() {
 }
 
 #[test]
+fn gue_ipv4_in_ipv4() {
+    balances(plain(), V4, Forward::Gue, V4, XdpMode::Native);
+}
+
+#[test]
+fn gue_ipv6_in_ipv6() {
+    balances(plain(), V6, Forward::Gue, V6, XdpMode::Native);
+}
+
+#[test]
+fn gue_ipv6_in_ipv4() {
+    balances(plain(), V6, Forward::Gue, V4, XdpMode::Native);
+}
+
+#[test]
+fn gue_ipv4_in_ipv6() {
+    balances(plain(), V4, Forward::Gue, V6, XdpMode::Native);
+}
+
+#[test]
+fn generic_mode_gue() {
+    balances(plain(), V4, Forward::Gue, V4, XdpMode::Generic);
+}
+
+#[test]
+fn two_arms_gue() {
+    balances(World::two_arm().build().unwrap(), V4, Forward::Gue, V6, XdpMode::Native);
+}
+
+#[test]
 fn generic_mode_l2() {
     let site = balances(prepared(), V4, Forward::L2, V4, XdpMode::Generic);
     assert_eq!(site.view().unwrap().0["interfaces"][0]["mode"], "generic");
@@ -115,7 +145,7 @@ fn two_arms_mixed_families() {
 
 #[test]
 fn large_bodies_pass_in_both_directions() {
-    for (world, forward) in [(prepared(), Forward::L2), (plain(), Forward::Ipip)] {
+    for (world, forward) in [(prepared(), Forward::L2), (plain(), Forward::Ipip), (plain(), Forward::Gue)] {
         let target = (world.vip4, 80).into();
         let config = LbConfig::web(&world, world.vip4.into(), forward, false);
         let site = Site::start(world, config).unwrap();

@@ -35,7 +35,10 @@ fn every_request_in_every_mode_is_a_success() {
     assert!(output.status.success(), "{verdict:#}\n{}", output.stderr);
     assert_eq!((&verdict["ok"], &verdict["left"]), (&true.into(), &serde_json::json!([])));
     let modes = verdict["modes"].as_array().unwrap();
-    assert_eq!(modes.iter().map(|m| m["mode"].as_str().unwrap()).collect::<Vec<_>>(), ["l2", "ipip", "ipv6"]);
+    assert_eq!(
+        modes.iter().map(|m| m["mode"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["l2", "ipip", "ipv6", "gue"]
+    );
     for mode in modes {
         assert_eq!(
             (&mode["answered"], &mode["clients"], &mode["wandering"]),

@@ -3,8 +3,8 @@
 use std::mem::{offset_of, size_of};
 
 use lb_common::abi::{
-    ABI_VERSION, BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, Service,
-    ServiceInfo, Vip6, maps,
+    ABI_VERSION, AgentSettings, BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface,
+    Service, ServiceInfo, Vip6, maps,
 };
 
 use super::{
@@ -49,15 +49,16 @@ fn records() -> Vec<Record> {
         record!(Service: table_base table_slots backend_base backend_count limit_cost limit_tolerance affinity flags settle
             id tracking _pad _reserved),
         record!(ServiceInfo: identity _reserved),
-        record!(Backend: address source macs ifindex counter outer_sum mtu forward flags _reserved),
+        record!(Backend: address source macs ifindex counter outer_sum mtu forward flags port _reserved),
         record!(BackendInfo: identity since health _reserved),
+        record!(AgentSettings: gue_port _reserved),
         record!(Counter: packets bytes),
         record!(Interface: mac _pad),
     ]
 }
 
 /// Every map with the bytes of its element.
-const MAPS: [(&str, usize); 19] = [
+const MAPS: [(&str, usize); 20] = [
     (maps::CONTROL, size_of::<Control>()),
     (maps::GLOBALS, size_of::<Globals>()),
     (maps::VIPS4, size_of::<u64>()),
@@ -77,6 +78,7 @@ const MAPS: [(&str, usize); 19] = [
     (maps::SOURCES4, size_of::<u32>()),
     (maps::SOURCES6, size_of::<u32>()),
     (maps::AGENT_VIPS, size_of::<u32>()),
+    (maps::AGENT_SETTINGS, size_of::<AgentSettings>()),
 ];
 
 #[test]

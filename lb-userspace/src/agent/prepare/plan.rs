@@ -14,6 +14,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
+use lb_common::wire::gue;
 
 use super::{
     host::{advmss_word, sysctl},
@@ -33,9 +34,9 @@ const ROUTES: usize = 256;
 /// Bytes of IP and TCP header before a segment.
 const HEADERS4: u32 = 40;
 const HEADERS6: u32 = 60;
-/// Bytes of an outer header.
-const OUTER4: u32 = 20;
-const OUTER6: u32 = 40;
+/// Bytes of the largest outer headers: GUE with candidates, so that a service can go over from IP-in-IP at any time.
+const OUTER4: u32 = (gue::OUTER4 + gue::LIST4) as u32;
+const OUTER6: u32 = (gue::OUTER6 + gue::LIST6) as u32;
 
 /// What is to be, and what an operator should know.
 #[derive(Debug, Default)]

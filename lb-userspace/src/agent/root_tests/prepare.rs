@@ -110,12 +110,12 @@ fn root_unprepare_is_the_exact_inverse_of_prepare() {
         for vip in ["192.0.2.10/32", "2001:db8:f::10/128"] {
             assert!(lo.addresses.contains(&vip.parse().unwrap()), "{vip} in {:?}", lo.addresses);
         }
-        // 1500 less 40 of an outer IPv6 header, less 40 and 60 of IP and TCP.
-        assert_eq!(advmss(&net.ours, "default via 198.51.100.11 dev lb0 (IPv4)").await, Some(1420));
-        assert_eq!(advmss(&net.ours, "198.51.100.0/24 dev lb0").await, Some(1420));
+        // 1500 less 104 of GUE with candidates in IPv6, less 40 and 60 of IP and TCP.
+        assert_eq!(advmss(&net.ours, "default via 198.51.100.11 dev lb0 (IPv4)").await, Some(1356));
+        assert_eq!(advmss(&net.ours, "198.51.100.0/24 dev lb0").await, Some(1356));
         assert_eq!(
             advmss(&net.ours, "default via 2001:db8::11 dev lb0 metric 1024 (IPv6)").await,
-            Some(1400)
+            Some(1336)
         );
         let prepared = snapshot(&net.ours).await;
         let again = prepare::prepare(&net.ours.netlink, &test.places.record, &served()).await.unwrap();
@@ -318,8 +318,8 @@ fn root_clients_send_segments_that_fit_a_tunnel() {
         let test = TestPlaces::new();
         prepare::prepare(&net.ours.netlink, &test.places.record, &served()).await.unwrap();
         for (vip, gateway, fits) in [
-            ("192.0.2.10", "198.51.100.1", 1500 - 40 - 40),
-            ("2001:db8:f::10", "2001:db8::1", 1500 - 40 - 60),
+            ("192.0.2.10", "198.51.100.1", 1500 - 104 - 40),
+            ("2001:db8:f::10", "2001:db8::1", 1500 - 104 - 60),
         ] {
             let vip: IpAddr = vip.parse().unwrap();
             net.peer.route(&IpNet::from(vip).to_string(), via(gateway)).await;

@@ -28,6 +28,7 @@ pub(super) fn resolve_daemon(raw: &RawDaemon<'_>) -> Daemon {
         xdp_mode: table.word("xdp_mode", &raw.xdp_mode, &words::XDP_MODE).unwrap_or(defaults::XDP_MODE),
         hash_seed: table.notation("hash_seed", &raw.hash_seed, parse_seed).map(|seed| seed.value),
         tunnel_source: tunnel_source(raw),
+        gue_port: table.number("gue_port", &raw.gue_port, limits::PORT, defaults::GUE_PORT),
         announce: table.word("announce", &raw.announce, &words::ANNOUNCE).unwrap_or(defaults::ANNOUNCE),
         flow_capacity: capacity(raw.flow_table.as_ref(), limits::FLOW_CAPACITY, defaults::FLOW_CAPACITY),
         limit_capacity: capacity(raw.limit_table.as_ref(), limits::LIMIT_CAPACITY, defaults::LIMIT_CAPACITY),
@@ -49,6 +50,7 @@ pub(super) fn resolve_agent(raw: &RawAgent<'_>) -> Agent {
         interface: interface.map(|interface| interface.value).unwrap_or_default(),
         vips: values(vips.unwrap_or_default()),
         tunnel_sources: values(sources.unwrap_or_default()),
+        gue_port: table.number("gue_port", &raw.gue_port, limits::PORT, defaults::GUE_PORT),
         xdp_mode: table.word("xdp_mode", &raw.xdp_mode, &words::XDP_MODE).unwrap_or(defaults::XDP_MODE),
     }
 }

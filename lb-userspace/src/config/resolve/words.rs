@@ -30,7 +30,7 @@ pub(super) const AFFINITY: Words<Affinity> = Words {
     later: &["quic"],
 };
 pub(super) const FORWARD: Words<Forward> =
-    Words { known: &[("l2", Forward::L2), ("ipip", Forward::Ipip)], later: &["gue", "nat"] };
+    Words { known: &[("l2", Forward::L2), ("ipip", Forward::Ipip), ("gue", Forward::Gue)], later: &["nat"] };
 pub(super) const TRACKING: Words<Tracking> = Words {
     known: &[("changes", Tracking::Changes), ("always", Tracking::Always), ("never", Tracking::Never)],
     later: &[],

@@ -120,6 +120,7 @@ fn daemons() -> impl Strategy<Value = Daemon> {
             xdp_mode,
             hash_seed: seed.map(Seed),
             tunnel_source,
+            gue_port: 1 + flows as u16,
             announce: if arp { Announce::Arp } else { Announce::None },
             flow_capacity: 1 << flows,
             limit_capacity: 1 << limits,
@@ -133,6 +134,7 @@ fn configs(services_at_least: usize) -> impl Strategy<Value = Config> {
         interface: "eth0".into(),
         vips: vec![Ipv4Addr::new(192, 0, 2, 10).into()],
         tunnel_sources: vec!["198.51.100.0/28".parse().unwrap()],
+        gue_port: 6081,
         xdp_mode,
     }));
     (daemons(), vec(services(), services_at_least..4), agent).prop_map(|(daemon, mut services, agent)| {

@@ -23,6 +23,7 @@ interfaces = ["eth0", "eth1"]
 xdp_mode = "native"
 hash_seed = "00000000000000000000000000000000000000000000000000000000000000ff"
 tunnel_source = ["198.51.100.0/28", "2001:db8:ffff::/64"]
+gue_port = 6081
 announce = "arp"
 flow_table = { capacity = 2_097_152 }
 limit_table = { capacity = 1_024 }
@@ -75,6 +76,7 @@ fn every_key_arrives() {
         xdp_mode: XdpMode::Native,
         hash_seed: Some(Seed(seed)),
         tunnel_source: vec!["198.51.100.0/28".parse().unwrap(), "2001:db8:ffff::/64".parse().unwrap()],
+        gue_port: 6081,
         announce: Announce::Arp,
         flow_capacity: 1 << 21,
         limit_capacity: 1 << 10,
@@ -329,7 +331,11 @@ fn files_are_loaded() {
 #[test]
 fn the_printed_form_writes_defaults_out_and_hides_the_seed() {
     let agent = parse(AGENT).printed(Secrets::Hidden).to_toml().unwrap();
-    assert_eq!(agent, format!("{AGENT}xdp_mode = \"auto\"\n"), "a backend host has no [daemon]");
+    assert_eq!(
+        agent,
+        format!("{AGENT}gue_port = 6080\nxdp_mode = \"auto\"\n"),
+        "a backend host has no [daemon]"
+    );
     let text = parse(FULL).printed(Secrets::Hidden).to_toml().unwrap();
     for line in [
         "hash_seed = \"hidden\"",

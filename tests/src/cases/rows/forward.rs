@@ -5,7 +5,8 @@ use lb_common::abi::Reason::{NoHeadroom, TooBig};
 use super::super::{
     case::{Case, drops, redirects, sends},
     cast::{
-        ACROSS, ACROSS4, ACROSS6, ELSEWHERE, FAR4, FAR6, NARROW, NARROW4, NARROW6, Pair, WEB, WIDE, tcp, udp,
+        ACROSS, ACROSS4, ACROSS6, ELSEWHERE, FAR4, FAR6, GUE4, GUE6, NARROW, NARROW_GUE4, NARROW_GUE6,
+        NARROW4, NARROW6, Pair, WEB, WIDE, tcp, udp,
     },
 };
 use crate::packet::Family;
@@ -17,11 +18,13 @@ pub(super) fn rows() -> Vec<Case> {
     [Family::BOTH.into_iter().flat_map(both).collect(), options()].concat()
 }
 
-/// The three ways of forwarding: what to call them, the VIP, and its backend.
-const WAYS: [(&str, Pair, &str); 3] = [
+/// The ways of forwarding: what to call them, the VIP, and its backend.
+const WAYS: [(&str, Pair, &str); 5] = [
     ("by new MAC addresses", WEB, "web/b1"),
     ("through IPv4", FAR4, "far4/f4"),
     ("through IPv6", FAR6, "far6/f6"),
+    ("in GUE through IPv4", GUE4, "gue4/g4"),
+    ("in GUE through IPv6", GUE6, "gue6/g6"),
 ];
 
 fn pairs(f: Family) -> Vec<Case> {
@@ -180,6 +183,9 @@ fn sizes(f: Family) -> Vec<Case> {
         ("by new MAC addresses", NARROW, "narrow/n1", 1400),
         ("through IPv4", NARROW4, "narrow4/n4", 1380),
         ("through IPv6", NARROW6, "narrow6/n6", 1360),
+        // Room for candidates is kept, whether there are any or not.
+        ("in GUE through IPv4", NARROW_GUE4, "narrow-gue4/ng4", 1400 - 48),
+        ("in GUE through IPv6", NARROW_GUE6, "narrow-gue6/ng6", 1400 - 104),
     ];
     let row = |(way, vip, backend, most): (&str, Pair, &'static str, usize)| {
         vec![
@@ -235,5 +241,34 @@ fn headroom(f: Family) -> Vec<Case> {
         .headroom(40),
         drops(format!("{f} cannot go through IPv6 with 36 bytes of headroom"), tcp(f, FAR6, 80), NoHeadroom)
             .headroom(36),
+        sends(
+            format!("{f} goes into GUE through IPv4 with exactly 32 bytes of headroom"),
+            tcp(f, GUE4, 80),
+            "gue4/g4",
+        )
+        .headroom(32),
+        drops(
+            format!("{f} cannot go into GUE through IPv4 with 28 bytes of headroom"),
+            tcp(f, GUE4, 80),
+            NoHeadroom,
+        )
+        .headroom(28),
+        sends(
+            format!("{f} goes into GUE through IPv6 with exactly 52 bytes of headroom"),
+            tcp(f, GUE6, 80),
+            "gue6/g6",
+        )
+        .headroom(52),
+        drops(
+            format!("{f} cannot go into GUE through IPv6 with 48 bytes of headroom"),
+            tcp(f, GUE6, 80),
+            NoHeadroom,
+        )
+        .headroom(48),
+        sends(
+            format!("the ports of {f} UDP become the source port of GUE"),
+            udp(f, GUE4, 80).source_port(7),
+            "gue4/g4",
+        ),
     ]
 }

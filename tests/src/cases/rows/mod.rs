@@ -4,6 +4,7 @@ mod affinity;
 mod agent;
 mod announce;
 mod forward;
+mod gue;
 mod limits;
 mod malformed;
 mod neighbours;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
         announce::rows(),
         neighbours::rows(),
         agent::rows(),
+        gue::rows(),
     ]
     .concat()
 }

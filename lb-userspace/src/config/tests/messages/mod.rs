@@ -85,7 +85,7 @@ fn daemon() {
             (
                 "color = 1",
                 "lb.toml:2:1: [daemon]: unknown key \"color\" (known: interfaces, xdp_mode, hash_seed, tunnel_source, \
-                 announce, flow_table, limit_table, listen)",
+                 gue_port, announce, flow_table, limit_table, listen)",
             ),
             (
                 "interfaces = \"eth0\"",
@@ -239,7 +239,7 @@ fn agent() {
                  lb.toml:4:19: [agent]: tunnel_sources: found \"10.0.0.1/8\", expected no bits behind the prefix length: \
                  write \"10.0.0.0/8\" or \"10.0.0.1/32\"\n\
                  lb.toml:5:12: [agent]: xdp_mode: found \"offload\", expected one of: auto, native, generic\n\
-                 lb.toml:6:1: [agent]: unknown key \"type\" (known: interface, vips, tunnel_sources, xdp_mode)",
+                 lb.toml:6:1: [agent]: unknown key \"type\" (known: interface, vips, tunnel_sources, gue_port, xdp_mode)",
             ),
         ],
     );

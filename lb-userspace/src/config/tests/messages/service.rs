@@ -23,16 +23,12 @@ fn service_keys() {
                  source, flow)",
             ),
             (
-                "forward = \"gue\"",
-                "lb.toml:5:11: service \"web\": forward: \"gue\" is not available in this version (known: l2, ipip)",
-            ),
-            (
                 "forward = \"nat\"",
-                "lb.toml:5:11: service \"web\": forward: \"nat\" is not available in this version (known: l2, ipip)",
+                "lb.toml:5:11: service \"web\": forward: \"nat\" is not available in this version (known: l2, ipip, gue)",
             ),
             (
                 "forward = \"ip\"",
-                "lb.toml:5:11: service \"web\": forward: found \"ip\"; did you mean \"ipip\"? (known: l2, ipip)",
+                "lb.toml:5:11: service \"web\": forward: found \"ip\"; did you mean \"ipip\"? (known: l2, ipip, gue)",
             ),
             (
                 "tracking = \"some\"",
