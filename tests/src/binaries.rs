@@ -23,6 +23,14 @@ pub fn lab() -> Result<PathBuf> {
     find("lab", "LAB_BIN", "cargo build -p lb-tests")
 }
 
+/// The `lab-guest` binary: `LAB_GUEST_BIN`, else beside this program.
+///
+/// # Errors
+/// When there is none; the message says how to build it.
+pub fn guest() -> Result<PathBuf> {
+    find("lab-guest", "LAB_GUEST_BIN", "cargo build -p lb-tests")
+}
+
 fn find(name: &str, variable: &str, build: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable).map(PathBuf::from) {
         if is_file(&path) {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use lb_userspace::config::{Affinity, Announce, Forward, Protocol, Rate, Tracking, XdpMode};
 use serde::Serialize;
 
-use crate::topology::World;
+use crate::topology::{World, world::Host};
 
 /// A whole file of the balancer.
 #[derive(Clone, Debug, Serialize)]
@@ -171,7 +171,13 @@ impl LbConfig {
     /// or IPv4.
     #[must_use]
     pub fn web(world: &World, vip: IpAddr, forward: Forward, backends_v6: bool) -> Self {
-        let backends = world.backends.iter().map(|host| Backend {
+        Self::of_hosts(&world.backends, vip, forward, backends_v6)
+    }
+
+    /// The same over these hosts.
+    #[must_use]
+    pub fn of_hosts(hosts: &[Host], vip: IpAddr, forward: Forward, backends_v6: bool) -> Self {
+        let backends = hosts.iter().map(|host| Backend {
             name: host.name.clone(),
             address: if backends_v6 { host.v6.into() } else { host.v4.into() },
             weight: 100,

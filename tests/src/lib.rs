@@ -27,5 +27,6 @@ pub mod tap;
 pub mod topology;
 pub mod traffic;
 pub mod view;
+pub mod vm;
 pub mod wait;
 pub mod xdp_pass;

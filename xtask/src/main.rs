@@ -14,6 +14,7 @@ mod setup;
 mod soak;
 mod suites;
 mod test;
+mod vm;
 mod workspace;
 
 use std::ffi::OsString;

@@ -45,6 +45,7 @@ pub(crate) const SUITES: &[Suite] = &[
     suite("soak", Kind::Tests(&[&["--test", "soak"]]), true, "many live connections through random scale events, restarts and floods, in small"),
     suite("lifetime", Kind::Tests(&[&["--test", "lifetime"]]), true, "starts, stops, kills and takeovers, and starts that are refused"),
     suite("passing", Kind::Tests(&[&["--test", "passing"]]), true, "what is not for a service leaves the balancer bit by bit as it came"),
+    suite("vm", Kind::Tests(&[&["--test", "vm"]]), true, "emulated Debian kernels, with real VLAN devices, bonds and tunnels"),
     suite("limits", Kind::Tests(&[&["--test", "limits"]]), true, "packet rates per source, measured where packets arrive"),
 ];
 

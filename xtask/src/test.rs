@@ -16,6 +16,7 @@ use crate::process::{run, say};
 use crate::report::{Counter, Row, Tally, table};
 use crate::setup::{Need, has_clippy, set_up};
 use crate::suites::{Kind, SUITES, Suite, choose, test_args};
+use crate::vm;
 use crate::workspace::{HOST_MEMBERS, cargo, ebpf_cargo};
 
 /// When this is 1, a suite that cannot run is a failure: a machine for tests has what they need.
@@ -108,6 +109,10 @@ fn run_suite(suite: &Suite, toolchain: Option<&Toolchain>, told: &[(&str, String
         }
         Kind::EbpfClippy => ebpf_clippy(toolchain),
         Kind::Tests(commands) => {
+            let mut told = told.to_vec();
+            if suite.name == vm::SUITE {
+                told.extend(vm::set_up()?);
+            }
             let mut sum = Outcome { tally: Tally::default(), remarks: Vec::new() };
             for args in commands {
                 let Outcome { tally, remarks } =

@@ -29,8 +29,6 @@ pub const MULT_BITS: u32 = 20;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// The most that an entry of any service can be ahead of the clock: tolerance and cost have 32 bits each.
 const MOST_DEBT: i64 = 2 * u32::MAX as i64;
-/// Compare-and-swap attempts before a packet is let through: another CPU won each time, on the same source.
-const ATTEMPTS: usize = 4;
 
 /// How far `time` is ahead of `now`, modulo 2^44, signed.
 #[inline(always)]
@@ -89,17 +87,42 @@ pub fn allows<T: Tables>(tables: &T, globals: &Globals, service: &Service, sourc
     let fingerprint = (hash >> TIME_BITS) | 1;
     let Some(bucket) = tables.limit_bucket(hash as u32 & globals.limit_mask) else { return true };
 
-    let mut attempt = 0;
-    while attempt < ATTEMPTS {
-        attempt += 1;
-        let Some((word, old)) = choose(bucket, fingerprint, now) else { continue };
-        let tat = if old >> TIME_BITS == fingerprint { old & TIME_MASK } else { now };
-        let Some(tat) = admit(tat, now, service.limit_cost, service.limit_tolerance) else { return false };
-        if word.replace(old, fingerprint << TIME_BITS | tat) {
-            return true;
-        }
+    // Attempts are written out: as a loop they are compiled to one whose last instruction runs into its first without
+    // a jump, which Linux 6.1 refuses (`visit_insn`, kernel/bpf/verifier.c).
+    let once = Attempt { bucket, fingerprint, now, service };
+    if let Some(admitted) = once.take() {
+        return admitted;
     }
-    true
+    if let Some(admitted) = once.take() {
+        return admitted;
+    }
+    if let Some(admitted) = once.take() {
+        return admitted;
+    }
+    // Another CPU won each time, on the same source: the packet is let through.
+    once.take().unwrap_or(true)
+}
+
+/// One packet against one bucket.
+struct Attempt<'a, W> {
+    bucket: &'a [W; BUCKET_ENTRIES],
+    fingerprint: u64,
+    now: u64,
+    service: &'a Service,
+}
+
+impl<W: Word> Attempt<'_, W> {
+    /// Whether the packet is within the rate; `None` when another CPU changed the entry at this very moment.
+    #[inline(always)]
+    fn take(&self) -> Option<bool> {
+        let Self { bucket, fingerprint, now, service } = *self;
+        let (word, old) = choose(bucket, fingerprint, now)?;
+        let tat = if old >> TIME_BITS == fingerprint { old & TIME_MASK } else { now };
+        let Some(tat) = admit(tat, now, service.limit_cost, service.limit_tolerance) else {
+            return Some(false);
+        };
+        word.replace(old, fingerprint << TIME_BITS | tat).then_some(true)
+    }
 }
 
 /// What stands for one source, in one word: all of an IPv4 address, or the first 64 bits of an IPv6 address.

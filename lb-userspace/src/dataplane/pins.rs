@@ -16,6 +16,10 @@ use super::{DataplaneError, unlink::unlink};
 const BPFFS: &str = "/sys/fs/bpf";
 const LINK: &str = "link-";
 
+/// Stands for a dot in the name of an interface (`eth0.100`): the BPF file system refuses names with dots
+/// (`bpf_lookup`, kernel/bpf/inode.c), and no interface has a colon in its name.
+const COLON: &str = ":";
+
 /// The pin directory of an instance.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -64,15 +68,13 @@ impl Pins {
 
     /// Where the link to `interface` is pinned.
     pub fn link(&self, interface: &str) -> PathBuf {
-        self.versioned.join(format!("{LINK}{interface}"))
+        self.versioned.join(format!("{LINK}{}", interface.replace('.', COLON)))
     }
 
     /// Interfaces that have a pinned link.
     pub fn linked_interfaces(&self) -> Vec<String> {
-        let mut names: Vec<String> = entries(&self.versioned)
-            .iter()
-            .filter_map(|e| e.file_name()?.to_str()?.strip_prefix(LINK).map(str::to_owned))
-            .collect();
+        let mut names: Vec<String> =
+            entries(&self.versioned).iter().filter_map(|pin| interface_of(pin)).collect();
         names.sort();
         names
     }
@@ -159,8 +161,8 @@ impl Pins {
             for pin in pins {
                 let gone = if is_link(&pin) { unlink(&pin) } else { fs::remove_file(&pin) };
                 gone.map_err(|error| DataplaneError::Pin { path: pin.clone(), error })?;
-                match pin.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(LINK)) {
-                    Some(interface) => removed.interfaces.push(interface.to_owned()),
+                match interface_of(&pin) {
+                    Some(interface) => removed.interfaces.push(interface),
                     None => removed.maps += 1,
                 }
             }
@@ -188,10 +190,27 @@ fn is_mounted() -> bool {
     statfs(BPFFS).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC)
 }
 
+/// The interface whose link is pinned here, if this is the pin of one.
+fn interface_of(pin: &Path) -> Option<String> {
+    pin.file_name()?.to_str()?.strip_prefix(LINK).map(|name| name.replace(COLON, "."))
+}
+
 fn is_link(path: &Path) -> bool {
-    path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(LINK))
+    interface_of(path).is_some()
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pins, interface_of};
+
+    #[test]
+    fn the_pin_of_a_vlan_device_has_no_dot() {
+        let pin = Pins::balancer("main").link("eth0.100");
+        assert_eq!(pin.file_name().and_then(|name| name.to_str()), Some("link-eth0:100"));
+        assert_eq!(interface_of(&pin).as_deref(), Some("eth0.100"));
+    }
 }
