@@ -1,6 +1,10 @@
 //! Live connections through scale events: they stay where they are, new ones go where the table says.
 
 #[cfg(test)]
+#[path = "connections/drain.rs"]
+mod drain;
+
+#[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 

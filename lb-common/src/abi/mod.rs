@@ -62,6 +62,8 @@ pub mod maps {
     pub const COUNTERS: &str = "COUNTERS";
     /// Per-CPU `u64` by [`super::Reason`].
     pub const REASONS: &str = "REASONS";
+    /// Per-CPU `u64` by `datapath::track::FlowEvent`: what happened in `FLOWS`.
+    pub const FLOW_EVENTS: &str = "FLOW_EVENTS";
     /// Rate-limit buckets: eight `u64` each, see `datapath::limit`.
     pub const LIMITS: &str = "LIMITS";
     /// Interface index → [`super::Interface`].

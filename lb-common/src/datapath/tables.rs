@@ -2,7 +2,7 @@
 
 use super::{
     limit,
-    track::{self, Query},
+    track::{self, FlowEvent, Query},
 };
 use crate::abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6};
 
@@ -42,6 +42,8 @@ pub trait Tables: Sized {
     fn stamp_slot(&self, index: u32, time: u16);
     /// A bucket of the flow table.
     fn flow_bucket(&self, index: u32) -> Option<&[Self::Word; BUCKET_ENTRIES]>;
+    /// Counts something that happened there.
+    fn count_flow(&self, event: FlowEvent);
     /// [`super::track::select`] for the service at `service`: the program may put it behind a call, because packets
     /// of settled slots, which are nearly all, never come here.
     fn track(&self, globals: &Globals, service: &Service, query: Query) -> u16 {

@@ -2,8 +2,8 @@
 //!
 //! A flow whose slot has not changed owner since before the flow began needs no state: the table gives the same
 //! answer every time. Only packets of slots that are not settled (or of services that track always) come here. The
-//! rules, and why each is there, are in `docs/connections.md`; `tests/suites/connections.rs` plays them against an
-//! oracle that remembers every flow. In short, for a slot that changed its owner a moment ago:
+//! rules, and why each is there, are in `docs/connections.md`; an oracle that remembers
+//! every flow plays them (`lb-userspace/src/dataplane/oracle.rs`). In short, for a slot that changed its owner a moment ago:
 //!
 //! - a SYN goes to the new owner and leaves an entry; so does every flow that begins now;
 //! - an unknown packet in mid-connection belongs to a connection from before the change: to the old owner, if that is
@@ -16,7 +16,9 @@
 use super::{Tables, Word};
 use crate::abi::{BUCKET_ENTRIES, Globals, Service, backend_flags, slot, tracking};
 
-/// A word of the flow table: `fingerprint(32) | member(16) | kind(2) | time(14)`; 0 = free.
+/// A word of the flow table: `fingerprint(26) | tag(8) | member(14) | kind(2) | time(14)`; 0 = free.
+///
+/// The tag stands for the service, so that whoever walks the table knows whose flow an entry is. It is never 0.
 pub mod entry {
     /// Made by a SYN; the first packet that is none makes it established.
     pub const SYN: u16 = 0;
@@ -30,20 +32,38 @@ pub mod entry {
     /// Mask of a time.
     pub const TIME: u16 = 0x3fff;
 
-    /// Makes a word.
+    /// Fingerprint and tag: what says whose entry it is.
+    const KEY: u64 = !((1 << 30) - 1);
+
+    /// The key of a flow of this service, from the upper half of the flow's hash.
     #[inline(always)]
-    pub fn new(fingerprint: u32, member: u16, kind: u16, time: u16) -> u64 {
-        (fingerprint as u64) << 32 | (member as u64) << 16 | (kind as u64) << 14 | (time & TIME) as u64
+    pub fn key(hash: u64, service: u32) -> u64 {
+        (hash >> 38) << 38 | (tag_of(service) as u64) << 30
     }
-    /// Fingerprint of a word.
+    /// The tag of a service by its number (1 and above): 1 to 255, different for numbers up to 255.
     #[inline(always)]
-    pub fn fingerprint(word: u64) -> u32 {
-        (word >> 32) as u32
+    pub fn tag_of(service: u32) -> u8 {
+        (service.wrapping_sub(1) % 255) as u8 + 1
+    }
+    /// Makes a word; of `key` only fingerprint and tag count.
+    #[inline(always)]
+    pub fn new(key: u64, member: u16, kind: u16, time: u16) -> u64 {
+        key & KEY | ((member & 0x3fff) as u64) << 16 | (kind as u64) << 14 | (time & TIME) as u64
+    }
+    /// Tag of a word.
+    #[inline(always)]
+    pub fn tag(word: u64) -> u8 {
+        (word >> 30) as u8
+    }
+    /// Whether both words are of the same flow.
+    #[inline(always)]
+    pub fn is_same(word: u64, other: u64) -> bool {
+        (word ^ other) & KEY == 0
     }
     /// Member of a word.
     #[inline(always)]
     pub fn member(word: u64) -> u16 {
-        (word >> 16) as u16
+        (word >> 16) as u16 & 0x3fff
     }
     /// Kind of a word.
     #[inline(always)]
@@ -66,6 +86,33 @@ pub mod entry {
 pub const SYN_SECONDS: u16 = 10;
 /// How long a closing entry stays, in seconds: answers to a FIN may take a while.
 pub const CLOSING_SECONDS: u16 = 60;
+/// Within so many seconds of a FIN another packet is the last of its connection (the ACK of the other side's FIN), not
+/// a sign of life.
+pub const LAST_SECONDS: u16 = 1;
+
+/// What happens in the flow table, counted per CPU. Packets of settled slots never come here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FlowEvent {
+    /// A packet found its flow.
+    Hit = 0,
+    /// A flow found no place: eight established flows in its bucket.
+    Refused = 1,
+    /// An entry of a SYN or on probation had to leave for another.
+    Evicted = 2,
+    /// A packet of an unknown flow went to its slot's owner from before the change.
+    Inherited = 3,
+    /// A packet of a flow whose backend is gone went to another one: that connection is lost.
+    Rehashed = 4,
+    /// A packet came for an entry that had been silent for too long, and was treated as unknown.
+    Expired = 5,
+}
+
+impl FlowEvent {
+    /// Every event, in the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Hit, Self::Refused, Self::Evicted, Self::Inherited, Self::Rehashed, Self::Expired];
+}
 
 /// What is known of a packet when its slot is not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,20 +168,20 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
     let owner = query.slot & slot::MEMBER;
     let state = query.slot & slot::STATE;
     let Some(bucket) = tables.flow_bucket(query.hash as u32 & flow_mask) else { return owner };
-    // 0 is a free word: no flow may have it.
-    let fingerprint = ((query.hash >> 32) as u32) | 1;
+    let key = entry::key(query.hash, service.id);
     let lives = lives(service);
     let is_new = query.packet == packet::SYN;
-    let found = find(bucket, fingerprint);
+    let found = find(bucket, key);
     if let Some((word, old)) = found
         && !is_expired(lives, old, now)
         && is_alive(tables, service, entry::member(old))
     {
         if is_new {
-            return begin_again(word, old, entry::new(fingerprint, owner, entry::SYN, now));
+            return begin_again(word, old, entry::new(key, owner, entry::SYN, now));
         }
         let member = entry::member(old);
-        refresh(word, old, fingerprint, query.packet, now);
+        refresh(word, old, query.packet, now);
+        tables.count_flow(FlowEvent::Hit);
         stamp(tables, query.index, member, owner, now);
         return member;
     }
@@ -142,20 +189,29 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
     let mut member = owner;
     if is_unsettled && !is_new {
         let before = tables.slot_meta(query.index).map_or(owner, meta::old);
-        if is_alive(tables, service, before) {
+        let is_there = is_alive(tables, service, before);
+        if is_there {
             member = before;
+        }
+        if found.is_none() {
+            tables.count_flow(if is_there { FlowEvent::Inherited } else { FlowEvent::Rehashed });
         }
         stamp(tables, query.index, member, owner, now);
     }
+    if let Some((_, old)) = found
+        && !is_new
+    {
+        tables.count_flow(if is_expired(lives, old, now) { FlowEvent::Expired } else { FlowEvent::Rehashed });
+    }
     if is_unsettled || service.tracking == tracking::ALWAYS {
         let kind = if is_new { entry::SYN } else { entry::PROBATION };
-        let new = entry::new(fingerprint, member, kind, now);
+        let new = entry::new(key, member, kind, now);
         match found {
             // What is left of an earlier flow: it would hide a new entry behind it.
             Some((word, old)) => {
                 word.replace(old, new);
             }
-            None => insert(lives, bucket, new, now),
+            None => insert(tables, lives, bucket, new, now),
         }
     }
     member
@@ -196,14 +252,14 @@ fn is_alive<T: Tables>(tables: &T, service: &Service, member: u16) -> bool {
             .is_some_and(|backend| backend.flags & backend_flags::ALIVE != 0)
 }
 
-/// The entry of this fingerprint.
+/// The entry with this key.
 #[inline(always)]
-fn find<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u32) -> Option<(&W, u64)> {
+fn find<W: Word>(bucket: &[W; BUCKET_ENTRIES], key: u64) -> Option<(&W, u64)> {
     let mut i = 0;
     while i < BUCKET_ENTRIES {
         let word = bucket.get(i)?;
         let value = word.load();
-        if entry::fingerprint(value) == fingerprint {
+        if entry::is_same(value, key) {
             return Some((word, value));
         }
         i += 1;
@@ -213,17 +269,19 @@ fn find<W: Word>(bucket: &[W; BUCKET_ENTRIES], fingerprint: u32) -> Option<(&W, 
 
 /// Time and kind of a flow that was seen again.
 #[inline(always)]
-fn refresh<W: Word>(word: &W, old: u64, fingerprint: u32, packet: u8, now: u16) {
+fn refresh<W: Word>(word: &W, old: u64, packet: u8, now: u16) {
     let (kind, time) = (entry::kind(old), entry::time(old));
     let kind = if packet == packet::CLOSE {
         entry::CLOSING
     } else if kind == entry::PROBATION && entry::age(time, now) == 0 {
         // Not proven yet: keeps its time, so that the proof is a second packet *later*.
         return;
+    } else if kind == entry::CLOSING && entry::age(time, now) <= LAST_SECONDS {
+        return;
     } else {
         entry::ESTABLISHED
     };
-    let new = entry::new(fingerprint, entry::member(old), kind, now);
+    let new = entry::new(old, entry::member(old), kind, now);
     if new != old {
         word.store(new);
     }
@@ -236,7 +294,7 @@ fn refresh<W: Word>(word: &W, old: u64, fingerprint: u32, packet: u8, now: u16) 
 /// The victim is searched twice, first its rank and then its place: a place found in a loop would be a pointer with
 /// eight possible values in each of its rounds, and the verifier would follow every sequence of them.
 #[inline(always)]
-fn insert<W: Word>(lives: u64, bucket: &[W; BUCKET_ENTRIES], new: u64, now: u16) {
+fn insert<T: Tables>(tables: &T, lives: u64, bucket: &[T::Word; BUCKET_ENTRIES], new: u64, now: u16) {
     let mut best = 0;
     let mut i = 0;
     while i < BUCKET_ENTRIES {
@@ -253,8 +311,10 @@ fn insert<W: Word>(lives: u64, bucket: &[W; BUCKET_ENTRIES], new: u64, now: u16)
         i += 1;
     }
     if best == 0 {
+        tables.count_flow(FlowEvent::Refused);
         return;
     }
+    tables.count_flow(FlowEvent::Evicted);
     let mut i = 0;
     while i < BUCKET_ENTRIES {
         let Some(word) = bucket.get(i) else { return };

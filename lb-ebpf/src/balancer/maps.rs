@@ -16,7 +16,7 @@ use lb_common::{
     },
     datapath::{
         Tables, Verdict, limit,
-        track::{self, Query},
+        track::{self, FlowEvent, Query},
     },
 };
 use lb_ebpf::atomic::MapWord;
@@ -59,6 +59,8 @@ static LIMITS: Array<[MapWord; BUCKET_ENTRIES], SET_AT_LOAD, MAPPED> = Array::ne
 static COUNTERS: PerCpuArray<Counter, SET_AT_LOAD> = PerCpuArray::new();
 #[btf_map]
 static REASONS: PerCpuArray<u64, { Reason::CAPACITY as usize }> = PerCpuArray::new();
+#[btf_map]
+static FLOW_EVENTS: PerCpuArray<u64, { FlowEvent::ALL.len() }> = PerCpuArray::new();
 #[btf_map]
 static INTERFACES: HashMap<u32, Interface, 64> = HashMap::new();
 /// Jiffies and nanoseconds, written by the program `clocks`.
@@ -125,6 +127,13 @@ impl Tables for Maps {
     #[inline(always)]
     fn flow_bucket(&self, index: u32) -> Option<&[MapWord; BUCKET_ENTRIES]> {
         FLOWS.get(index)
+    }
+    #[inline(always)]
+    fn count_flow(&self, event: FlowEvent) {
+        if let Some(count) = FLOW_EVENTS.get_ptr_mut(event as u32) {
+            // SAFETY: this CPU's map value; XDP programs of one CPU do not interrupt each other.
+            unsafe { *count += 1 };
+        }
     }
     #[inline(always)]
     fn track(&self, _globals: &Globals, service: &Service, query: Query) -> u16 {

@@ -122,7 +122,14 @@ pub(crate) fn sample_status() -> Status {
             ("not_a_service".into(), 2_000_000),
             ("no_backend".into(), 0),
         ]),
-        flow_table: FlowTable { capacity: 1_048_576, used: 42, hits: 1_000, refused: 0, evicted: 0 },
+        flow_table: FlowTable {
+            capacity: 1_048_576,
+            used: 42,
+            hits: 1_000,
+            inherited: 40,
+            rehashed: 3,
+            ..FlowTable::default()
+        },
         memory_bytes: 12_582_912,
         warnings: vec!["interface eth0 runs in generic mode: expect a tenth of the packet rate".into()],
     }

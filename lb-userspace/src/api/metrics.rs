@@ -37,6 +37,12 @@ fn instance(text: &mut Text, s: &Status) {
     text.single("lb_flow_table_hits_total", "counter", "Packets that found their flow.", t.hits);
     text.single("lb_flow_table_refused_total", "counter", "Flows that found no place.", t.refused);
     text.single("lb_flow_table_evicted_total", "counter", "Flows that had to leave for others.", t.evicted);
+    let inherited = "Packets of unknown flows that went to the owner from before a change.";
+    text.single("lb_flow_table_inherited_total", "counter", inherited, t.inherited);
+    let rehashed = "Packets of flows whose backend is gone: lost connections.";
+    text.single("lb_flow_table_rehashed_total", "counter", rehashed, t.rehashed);
+    let expired = "Packets of flows that had been silent for too long.";
+    text.single("lb_flow_table_expired_total", "counter", expired, t.expired);
     text.single("lb_memory_bytes", "gauge", "Kernel memory of the maps.", s.memory_bytes);
     text.single("lb_warnings", "gauge", "Warnings in the status.", s.warnings.len());
 }

@@ -176,6 +176,15 @@ pub struct FlowTable {
     pub refused: u64,
     /// Flows that had to leave for others.
     pub evicted: u64,
+    /// Packets of unknown flows that went to their slot's owner from before a change.
+    #[serde(default)]
+    pub inherited: u64,
+    /// Packets of flows whose backend is gone, sent to another: lost connections.
+    #[serde(default)]
+    pub rehashed: u64,
+    /// Packets of flows that had been silent for longer than `settle`.
+    #[serde(default)]
+    pub expired: u64,
 }
 
 /// `GET /v1/services`.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser, error::ErrorKind};
 use hyper::Method;
 
-use super::{args::cut, context::Context, exit::Failure, how::How, usage_error, view};
+use super::{args::cut, context::Context, drain::Drain, exit::Failure, how::How, usage_error, view};
 use crate::{
     api::{BackendPatch, NewBackend, change::default_weight, client::path_of, types::Backends},
     config::AdminState,
@@ -29,7 +29,7 @@ pub(super) enum Verb {
     /// Change a backend
     Set(Set),
     /// Let a backend keep its flows but get no new ones
-    Drain(Target),
+    Drain(Drain),
     /// Put a backend (back) into service
     Enable(Target),
 }
@@ -66,7 +66,7 @@ pub(super) struct Target {
     #[arg(long)]
     all_services: bool,
     #[command(flatten)]
-    how: How,
+    pub(super) how: How,
 }
 
 /// Change a backend.
@@ -125,7 +125,7 @@ impl Verb {
                 cx.change::<()>(&Method::DELETE, &path, None, &target.how)
             }
             Self::Set(set) => patch(cx, &set.target, set.what.patch()),
-            Self::Drain(target) => patch(cx, target, BackendPatch::state(AdminState::Drain)),
+            Self::Drain(drain) => drain.run(cx),
             Self::Enable(target) => patch(cx, target, BackendPatch::state(AdminState::Up)),
         }
     }
@@ -150,8 +150,13 @@ impl Add {
 }
 
 impl Target {
+    /// Whether this backend is meant.
+    pub(super) fn means(&self, service: &str, backend: &str) -> bool {
+        if self.all_services { self.target == backend } else { cut(&self.target) == Some((service, backend)) }
+    }
+
     /// Path of the backend in the API.
-    fn path(&self) -> Result<String, Failure> {
+    pub(super) fn path(&self) -> Result<String, Failure> {
         if !self.all_services {
             let (service, name) = cut(&self.target).ok_or_else(|| not_a_target(&self.target))?;
             return Ok(path_of(&["v1", "services", service, "backends", name]));

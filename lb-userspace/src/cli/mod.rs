@@ -11,6 +11,7 @@ mod check;
 mod completions;
 mod context;
 mod detach;
+mod drain;
 mod exit;
 pub mod hooks;
 mod how;

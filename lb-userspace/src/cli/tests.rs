@@ -201,6 +201,8 @@ fn wrong_command_lines_end_with_2_and_ask_nothing() {
     for (line, said) in [
         ("", "Usage: lb"),
         ("statsu", "unrecognized subcommand"),
+        ("backend drain web/b1 --wait soon", "expected a duration"),
+        ("backend drain web/b1 --quiet 5s", "--wait <DURATION>"),
         ("backend drain b1", "expected SERVICE/NAME, found 'b1'"),
         ("backend drain /b1", "expected SERVICE/NAME"),
         ("backend drain web/", "expected SERVICE/NAME"),

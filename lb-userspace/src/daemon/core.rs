@@ -14,7 +14,7 @@ use log::{error, info, warn};
 use super::{history::History, hops, journal::Journal};
 use crate::{
     api::types::Timestamp,
-    config::{Check, Config, Digest, Ports, Service},
+    config::{AdminState, Check, Config, Digest, Ports, Service},
     control::{
         desired::{Condition, Desired, View},
         model::{Hop, Snapshot},
@@ -27,6 +27,9 @@ use crate::{
         nexthop::{self, Resolver},
     },
 };
+
+/// Ticks from one look at what settles, and one sweep of the flow table, to the next.
+const TICKS_OF_A_SWEEP: u64 = 5;
 
 /// Everything that can change.
 pub(super) struct Core {
@@ -44,6 +47,8 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     /// What the last sweep of the flow table found.
     pub(super) swept: Swept,
+    /// Ticks so far.
+    pub(super) ticks: u64,
     pub(super) generation: u32,
     /// What is in force.
     pub(super) snapshot: Snapshot,
@@ -209,10 +214,17 @@ impl Core {
 
     /// What time alone changes: slots settle, flows that nothing was seen of are forgotten.
     pub(super) fn tick(&mut self) {
+        self.ticks += 1;
         self.set_time();
+        let is_due = self.ticks.is_multiple_of(TICKS_OF_A_SWEEP);
         let installer = &self.installer;
-        if self.desired.settle(|service, slot| installer.stamp(service, slot)) {
+        if is_due && self.desired.settle(|service, slot| installer.stamp(service, slot)) {
             self.refresh();
+        }
+        // Whoever drains watches the figure.
+        let mut backends = self.config.services.iter().flat_map(|s| &s.backends);
+        if !is_due && !backends.any(|b| b.state == AdminState::Drain) {
+            return;
         }
         let longest = self.config.services.iter().map(|s| s.settle.as_secs()).max().unwrap_or(1);
         let longest = u16::try_from(longest).unwrap_or(u16::MAX);

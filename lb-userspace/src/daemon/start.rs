@@ -46,7 +46,7 @@ use crate::{
 /// Beyond the longest timeout, for the first round of checks.
 const FIRST_ROUND_GRACE: Duration = Duration::from_secs(1);
 /// Between two looks at what settles and what can be forgotten.
-const TICK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at a change that waits to be confirmed.
 const CONFIRMATIONS: Duration = Duration::from_secs(1);
 /// For the neighbours to answer at start.
@@ -186,6 +186,7 @@ impl Started {
             pins: pins.clone(),
             clock: loaded.clock,
             swept: Swept::default(),
+            ticks: 0,
             generation: 0,
             snapshot: Default::default(),
             checker,

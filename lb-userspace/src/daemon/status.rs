@@ -17,7 +17,7 @@ use crate::{
             Timestamp, port_words,
         },
     },
-    config::{AdminState, Backend, Service},
+    config::{AdminState, Backend, Service, Tracking},
     control::{identity, model},
     dataplane,
     health::HealthState,
@@ -33,6 +33,8 @@ impl Core {
             self.snapshot.services.iter().map(|s| (s.identity, s)).collect();
         let services = self.config.services.iter().map(|s| self.service(s, &installed, &counters)).collect();
         let capacity = self.installer.memory().capacity();
+        let [hits, refused, evicted, inherited, rehashed, expired] =
+            dataplane::flow_events(&self.ebpf).map_err(|e| ApiError::internal(e.to_string()))?;
         Ok(Status {
             abi: ABI_VERSION,
             name: self.name.clone(),
@@ -45,7 +47,12 @@ impl Core {
             flow_table: FlowTable {
                 capacity: u64::from(capacity.flow_buckets) * BUCKET_ENTRIES as u64,
                 used: self.swept.used,
-                ..FlowTable::default()
+                hits,
+                refused,
+                evicted,
+                inherited,
+                rehashed,
+                expired,
             },
             memory_bytes: capacity.bytes(aya::util::nr_cpus().map_or(1, |n| n as u32)),
             warnings: self.warnings(),
@@ -109,7 +116,8 @@ impl Core {
                 });
                 let slots = index.and_then(|i| report.as_ref()?.shares.get(i).copied()).unwrap_or_default();
                 let counter = counters.get(&(id, member)).copied().unwrap_or_default();
-                self.backend(service, backend, slots, counter)
+                let flows = index.and_then(|i| self.flows(service, id, i));
+                BackendStatus { flows, ..self.backend(service, backend, slots, counter) }
             })
             .collect();
         ServiceStatus {
@@ -129,6 +137,14 @@ impl Core {
             limit: service.limit.map(|l| l.anonymous),
             backends,
         }
+    }
+
+    /// Flows that the last sweep found on the member at `index`.
+    fn flows(&self, service: &Service, id: u64, index: usize) -> Option<u64> {
+        if service.tracking == Tracking::Never {
+            return None;
+        }
+        self.installer.flows(&self.swept, id, u16::try_from(index).ok()?)
     }
 
     fn backend(&self, service: &Service, backend: &Backend, slots: u32, counter: Counter) -> BackendStatus {

@@ -6,7 +6,10 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, PerCpuValues},
 };
-use lb_common::abi::{Counter, Reason, maps};
+use lb_common::{
+    abi::{Counter, Reason, maps},
+    datapath::track::FlowEvent,
+};
 
 use super::DataplaneError;
 
@@ -55,6 +58,22 @@ pub(super) fn sums<T: Borrow<MapData>>(
         Ok((*reason, values.iter().fold(0u64, |sum, n| sum.wrapping_add(*n))))
     };
     Reason::ALL.iter().map(sum).collect()
+}
+
+/// What happened in the flow table, summed over all CPUs, in the order of [`FlowEvent::ALL`].
+///
+/// # Errors
+/// [`DataplaneError::Map`].
+pub fn flow_events(ebpf: &Ebpf) -> Result<[u64; FlowEvent::ALL.len()], DataplaneError> {
+    let counters = per_cpu::<u64>(ebpf, maps::FLOW_EVENTS)?;
+    let mut sums = [0; FlowEvent::ALL.len()];
+    for (sum, event) in sums.iter_mut().zip(FlowEvent::ALL) {
+        let values = counters
+            .get(&(event as u32), 0)
+            .map_err(|e| DataplaneError::Map { name: maps::FLOW_EVENTS, error: e.to_string() })?;
+        *sum = values.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
+    }
+    Ok(sums)
 }
 
 /// Sets elements of `COUNTERS` to zero on every CPU.

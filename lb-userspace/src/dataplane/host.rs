@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6},
-    datapath::{Cut, Packet, Tables, Ways, Word},
+    datapath::{Cut, Packet, Tables, Ways, Word, track::FlowEvent},
 };
 
 use super::memory::Memory;
@@ -38,12 +38,20 @@ pub struct HostTables<'m> {
     pub nanoseconds: Cell<u64>,
     /// Interface index → MAC address.
     pub interfaces: BTreeMap<u32, [u8; 6]>,
+    /// What happened in the flow table, by number of [`FlowEvent`].
+    pub flow_events: [Cell<u64>; FlowEvent::ALL.len()],
 }
 
 impl<'m> HostTables<'m> {
     /// Over this memory, at time 0.
     pub fn new(memory: &'m Memory) -> Self {
-        Self { memory, jiffies: Cell::new(0), nanoseconds: Cell::new(0), interfaces: BTreeMap::new() }
+        Self {
+            memory,
+            jiffies: Cell::new(0),
+            nanoseconds: Cell::new(0),
+            interfaces: BTreeMap::new(),
+            flow_events: Default::default(),
+        }
     }
 }
 
@@ -85,6 +93,10 @@ impl Tables for HostTables<'_> {
         let bucket = self.memory.flows.as_slice().get(index as usize)?;
         // SAFETY: as in `limit_bucket`.
         Some(unsafe { &*std::ptr::from_ref(bucket).cast() })
+    }
+    fn count_flow(&self, event: FlowEvent) {
+        let count = &self.flow_events[event as usize];
+        count.set(count.get() + 1);
     }
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.memory.backends.as_slice().get(index as usize)

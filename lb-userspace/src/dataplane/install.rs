@@ -191,7 +191,22 @@ impl Installer {
 
     /// Removes flows that were not seen for `longest` seconds, and counts the others.
     pub fn sweep_flows(&self, longest: u16) -> Swept {
-        sweep::sweep(&self.memory.flows, longest, self.now as u16 & entry::TIME)
+        let mut settles = sweep::Settles::default();
+        for installed in self.installed.values() {
+            settles.add(installed.number, self.record(installed.number).settle);
+        }
+        sweep::sweep(&self.memory.flows, &settles, longest, self.now as u16 & entry::TIME)
+    }
+
+    /// Flows of a member that a sweep has found; `None` when they cannot be told from another service's.
+    pub fn flows(&self, swept: &Swept, service: u64, member: u16) -> Option<u64> {
+        swept.flows(self.installed.get(&service)?.number, member)
+    }
+
+    /// The record in force of the service with this number.
+    fn record(&self, number: u32) -> Service {
+        let base = self.memory.globals().unwrap_or_default().service_base;
+        self.memory.services.get((base + number) as usize).unwrap_or_default()
     }
 
     /// Slots and member records in use, for status.

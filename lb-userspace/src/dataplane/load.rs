@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Every pinned map of the balancer.
-const SPECS: [Spec; 16] = [
+const SPECS: [Spec; 17] = [
     Spec::mapped(maps::CONTROL, size_of::<lb_common::abi::Control>()),
     Spec::mapped(maps::GLOBALS, size_of::<lb_common::abi::Globals>()),
     Spec::mapped(maps::VIPS4, 8),
@@ -35,6 +35,7 @@ const SPECS: [Spec; 16] = [
     Spec::mapped(maps::LIMITS, 64),
     Spec::per_cpu(maps::COUNTERS, size_of::<Counter>()),
     Spec::per_cpu(maps::REASONS, 8),
+    Spec::per_cpu(maps::FLOW_EVENTS, 8),
     Spec::keyed(maps::INTERFACES, HASH, 4, size_of::<Interface>()),
 ];
 

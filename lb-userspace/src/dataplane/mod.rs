@@ -30,7 +30,7 @@ mod unlink;
 pub use adopt::{Adopted, AdoptedMember, AdoptedService};
 pub use agent::{AgentMaps, AgentView};
 pub use attach::{Attachment, PinnedProgram, attach, balancer, pinned_program, set_interface};
-pub use counters::{forwarded, reasons, reset};
+pub use counters::{flow_events, forwarded, reasons, reset};
 pub use error::DataplaneError;
 pub use grace::Grace;
 pub use host::{HostPacket, HostTables, HostWord};

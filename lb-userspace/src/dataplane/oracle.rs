@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use lb_common::datapath::{Cause, balance};
+use lb_common::datapath::{Cause, balance, track::FlowEvent};
 
-use super::{Capacity, Clock, Grace, HostPacket, HostTables, Installer, Memory};
+use super::{Capacity, Clock, Grace, HostPacket, HostTables, Installer, Memory, Swept};
 use crate::{
     config::{
         AdminState, Affinity, Backend, Check, Config, Forward, Health, Ports, Protocol, Seed, Service,
@@ -22,7 +22,7 @@ use crate::{
     },
     control::{
         desired::{Condition, Desired, FAILED, READY, View},
-        model::Hop,
+        model::{Hop, Member},
     },
 };
 
@@ -158,6 +158,10 @@ struct Balancer {
     desired: Desired,
     installer: Option<Installer>,
     now: u64,
+    /// The service, and its backends by index.
+    members: (u64, Vec<Option<u8>>),
+    /// By number of the event.
+    events: [u64; FlowEvent::ALL.len()],
 }
 
 impl Balancer {
@@ -172,7 +176,13 @@ impl Balancer {
             flow_buckets,
         };
         let installer = Installer::new(Memory::heap(&capacity), CLOCK, Grace::none());
-        Self { desired: Desired::new(Seed([7; 32])), installer: Some(installer), now: 0 }
+        Self {
+            desired: Desired::new(Seed([7; 32])),
+            installer: Some(installer),
+            now: 0,
+            members: Default::default(),
+            events: Default::default(),
+        }
     }
 
     fn installer(&mut self) -> &mut Installer {
@@ -193,6 +203,9 @@ impl Balancer {
     fn install(&mut self, world: &World, tracking: Tracking) {
         let snapshot = self.desired.snapshot(&world.config(tracking), world).expect("a table");
         self.installer().install(&snapshot).expect("room");
+        let service = &snapshot.services[0];
+        let backend = |m: &Option<Member>| m.as_ref().and_then(|m| Some(m.hop?.dmac[5]));
+        self.members = (service.identity, service.members.iter().map(backend).collect());
     }
 
     fn tick(&mut self, world: &World, tracking: Tracking) {
@@ -230,10 +243,20 @@ impl Balancer {
         let jiffies = self.jiffies();
         let tables = HostTables::new(self.installer().memory());
         tables.jiffies.set(jiffies);
-        match balance(&mut packet, &tables, 1).cause() {
+        let cause = balance(&mut packet, &tables, 1).cause();
+        let events = tables.flow_events.each_ref().map(std::cell::Cell::get);
+        self.events.iter_mut().zip(events).for_each(|(sum, n)| *sum += n);
+        match cause {
             Cause::Forwarded { .. } => Some(packet.bytes[5]),
             Cause::Reason(_) => None,
         }
+    }
+
+    /// Flows that a sweep has found on a backend of the one service.
+    fn flows(&self, swept: &Swept, backend: u8) -> Option<u64> {
+        let (service, members) = &self.members;
+        let index = members.iter().position(|member| *member == Some(backend))?;
+        self.installer.as_ref()?.flows(swept, *service, index as u16)
     }
 }
 
@@ -401,4 +424,59 @@ fn sweeping_counts_and_removes() {
     balancer.set_time(100 + SETTLE + 1);
     let swept = balancer.installer().sweep_flows(SETTLE as u16);
     assert_eq!((swept.used, swept.removed), (0, 40));
+}
+
+/// What happens is counted, each under its name.
+#[test]
+fn events_of_flows_are_counted() {
+    let mut balancer = Balancer::new(64);
+    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), drained: BTreeSet::new() };
+    balancer.set_time(100);
+    balancer.install(&world, Tracking::Changes);
+    let flows: Vec<Flow> = (1..=60).map(|port| Flow { source: 0xc612_0001, port }).collect();
+    let on_1: Vec<Flow> = flows.into_iter().filter(|flow| balancer.packet(*flow, SYN) == Some(1)).collect();
+    let n = on_1.len() as u64;
+    assert!(n > 5, "{n} flows are on the first backend");
+    let send = |balancer: &mut Balancer| {
+        balancer.events = [0; FlowEvent::ALL.len()];
+        for flow in &on_1 {
+            balancer.packet(*flow, ACK);
+        }
+        balancer.events
+    };
+    assert_eq!(send(&mut balancer), [0; 6], "nothing is looked up while the slots are settled");
+    world.drained.insert(1);
+    balancer.install(&world, Tracking::Changes);
+    assert_eq!(send(&mut balancer), [0, 0, 0, n, 0, 0], "unknown: inherited");
+    assert_eq!(send(&mut balancer), [n, 0, 0, 0, 0, 0], "known: hits");
+    let swept = balancer.installer().sweep_flows(SETTLE as u16);
+    assert_eq!((swept.used, balancer.flows(&swept, 1)), (n, Some(n)));
+    balancer.set_time(100 + SETTLE + 1);
+    assert_eq!(send(&mut balancer), [0, 0, 0, 0, 0, n], "silent for longer than they are remembered");
+    world.backends.insert(1, true);
+    balancer.install(&world, Tracking::Changes);
+    assert_eq!(send(&mut balancer), [0, 0, 0, 0, n, 0], "their backend failed");
+}
+
+/// The last packet of a connection does not make it look alive; a later one does.
+#[test]
+fn the_last_ack_does_not_bring_a_connection_back() {
+    let mut balancer = Balancer::new(64);
+    let world = World { backends: BTreeMap::from([(1, false)]), drained: BTreeSet::new() };
+    balancer.set_time(100);
+    balancer.install(&world, Tracking::Always);
+    let flow = Flow { source: 0xc612_0001, port: 7 };
+    balancer.packet(flow, SYN);
+    balancer.packet(flow, ACK);
+    let flows = |balancer: &mut Balancer| {
+        let swept = balancer.installer().sweep_flows(SETTLE as u16);
+        balancer.flows(&swept, 1)
+    };
+    assert_eq!(flows(&mut balancer), Some(1));
+    balancer.packet(flow, FIN);
+    balancer.packet(flow, ACK);
+    assert_eq!(flows(&mut balancer), Some(0), "closed");
+    balancer.set_time(103);
+    balancer.packet(flow, ACK);
+    assert_eq!(flows(&mut balancer), Some(1), "half closed, and going on");
 }

@@ -58,7 +58,7 @@ fn records() -> Vec<Record> {
 }
 
 /// Every map with the bytes of its element.
-const MAPS: [(&str, usize); 20] = [
+const MAPS: [(&str, usize); 21] = [
     (maps::CONTROL, size_of::<Control>()),
     (maps::GLOBALS, size_of::<Globals>()),
     (maps::VIPS4, size_of::<u64>()),
@@ -73,6 +73,7 @@ const MAPS: [(&str, usize); 20] = [
     (maps::BACKEND_INFO, size_of::<BackendInfo>()),
     (maps::COUNTERS, size_of::<Counter>()),
     (maps::REASONS, size_of::<u64>()),
+    (maps::FLOW_EVENTS, size_of::<u64>()),
     (maps::LIMITS, BUCKET_ENTRIES * size_of::<u64>()),
     (maps::INTERFACES, size_of::<Interface>()),
     (maps::SOURCES4, size_of::<u32>()),
