@@ -29,7 +29,9 @@ pub struct Service {
     #[doc(hidden)]
     pub _pad: [u8; 3],
     #[doc(hidden)]
-    pub _reserved: [u32; 7],
+    pub _reserved: [u32; 5],
+    /// Protocols and ports ([`sole_port`]), if there are at most two and VIPs lead here by [`vip_flags::SOLE`]; 0 = none.
+    pub sole: [u32; 2],
 }
 
 /// What user space needs to recognise a service after a restart. Never read by the datapath.
@@ -86,6 +88,8 @@ pub mod vip_flags {
     pub const ANY_PORT: u16 = 1;
     /// Some service of this VIP takes every protocol.
     pub const ANY_PROTOCOL: u16 = 2;
+    /// The VIP has one service with at most two ports: the VIP number is the service's, and its record names the ports.
+    pub const SOLE: u16 = 4;
 }
 
 /// A cell of `VIPS4`: `address(32) | flags(16) | vip(16)`; 0 = empty. The address is the network-order word as the
@@ -103,6 +107,11 @@ pub mod vip_entry {
     pub const fn vip(cell: u64) -> u32 {
         cell as u32
     }
+}
+
+/// A protocol and a port in [`Service::sole`]: `protocol(16) | port(16)`, never 0.
+pub const fn sole_port(protocol: u8, port: u16) -> u32 {
+    (protocol as u32) << 16 | port as u32
 }
 
 /// Key of the port table: `vip(16) | protocol(8) | port(16)`, 40 bits.

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     abi::{
-        Backend, Globals, Reason, Service, affinity, port_entry, port_key, slot, tracking, vip_entry,
-        vip_flags,
+        Backend, Globals, Reason, Service, affinity, port_entry, port_key, slot, sole_port, tracking,
+        vip_entry, vip_flags,
     },
     hash::{self, Hasher, cells, domain},
 };
@@ -27,12 +27,16 @@ impl Vip {
     }
 }
 
-/// The VIP with this IPv4 address. Two cells at most: two-choice hashing, full key compared.
+/// The VIP with this IPv4 address. Two cells at most: two-choice hashing, full key compared. User space puts no key into
+/// its second cell while the first is empty, so an empty first cell says that there is no such VIP.
 #[inline(always)]
 pub(super) fn vip4<T: Tables>(tables: &T, globals: &Globals, address: u32) -> Option<Vip> {
     let (first, second) = cells([address, 0], globals.salt, globals.vip4_mask);
     let mut cell = tables.vip4(globals.vip4_base + first)?;
-    if vip_entry::address(cell) != address || cell == 0 {
+    if cell == 0 {
+        return None;
+    }
+    if vip_entry::address(cell) != address {
         cell = tables.vip4(globals.vip4_base + second)?;
         if vip_entry::address(cell) != address || cell == 0 {
             return None;
@@ -52,7 +56,10 @@ pub fn fold6(address: [u32; 4]) -> [u32; 2] {
 pub(super) fn vip6<T: Tables>(tables: &T, globals: &Globals, address: [u32; 4]) -> Option<Vip> {
     let (first, second) = cells(fold6(address), globals.salt, globals.vip6_mask);
     let mut cell = tables.vip6(globals.vip6_base + first)?;
-    if cell.vip == 0 || cell.address != address {
+    if cell.vip == 0 {
+        return None;
+    }
+    if cell.address != address {
         cell = tables.vip6(globals.vip6_base + second)?;
         if cell.vip == 0 || cell.address != address {
             return None;
@@ -78,6 +85,20 @@ fn port_cell<T: Tables>(tables: &T, globals: &Globals, key: u64) -> Option<u32> 
     (port_entry::key(cell) == key).then(|| port_entry::service(cell))
 }
 
+/// The service of a VIP that has one service with one or two ports, as most have: its record names them, and the port
+/// table is not asked.
+#[inline(always)]
+fn sole<'t, T: Tables>(
+    tables: &'t T,
+    globals: &Globals,
+    number: u16,
+    wanted: u32,
+) -> Result<&'t Service, Reason> {
+    let index = globals.service_base.wrapping_add(u32::from(number));
+    let service = tables.service(index).ok_or(Reason::BadTable)?;
+    if service.sole[0] == wanted || service.sole[1] == wanted { Ok(service) } else { Err(Reason::NoSuchPort) }
+}
+
 /// The service for a VIP, protocol and destination port: the exact port first, then any port, then any protocol.
 #[inline(always)]
 pub(super) fn service<'t, T: Tables>(
@@ -87,6 +108,9 @@ pub(super) fn service<'t, T: Tables>(
     protocol: u8,
     port: u16,
 ) -> Result<&'t Service, Reason> {
+    if vip.flags & vip_flags::SOLE != 0 {
+        return sole(tables, globals, vip.number, sole_port(protocol, port));
+    }
     let mut number = port_cell(tables, globals, port_key(vip.number, protocol, port));
     if number.is_none() && vip.flags & vip_flags::ANY_PORT != 0 {
         number = port_cell(tables, globals, port_key(vip.number, protocol, 0));

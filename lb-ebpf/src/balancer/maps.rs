@@ -86,7 +86,10 @@ impl Tables for Maps {
         if control.generation == 0 {
             return None;
         }
-        GLOBALS.get(control.generation & 1)
+        // Both places are looked up, and a branch chooses: it is guessed right until the next switch, so nothing waits
+        // for the generation to be loaded. A computed index would have everything that follows wait for it.
+        let (even, odd) = (GLOBALS.get(0)?, GLOBALS.get(1)?);
+        Some(if control.generation & 1 == 0 { even } else { odd })
     }
     #[inline(always)]
     fn vip4(&self, index: u32) -> Option<u64> {

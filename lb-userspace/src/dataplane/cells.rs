@@ -43,7 +43,27 @@ pub(crate) fn place(keys: &[[u32; 2]], salt: u32, mask: u32) -> Result<Vec<Optio
             return Err(Full);
         }
     }
+    settle(keys, salt, mask, &mut cells);
     Ok(cells)
+}
+
+/// Moves every key whose first cell is empty there, until there is none: an empty first cell then says at once that a
+/// key is absent.
+fn settle(keys: &[[u32; 2]], salt: u32, mask: u32, cells: &mut [Option<u32>]) {
+    loop {
+        let mut moved = false;
+        for at in 0..cells.len() {
+            let Some(key) = cells[at] else { continue };
+            let first = hash::cells(keys[key as usize], salt, mask).0 as usize;
+            if cells[first].is_none() {
+                cells[first] = cells[at].take();
+                moved = true;
+            }
+        }
+        if !moved {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +80,7 @@ mod tests {
         for (i, key) in keys.iter().enumerate() {
             let (a, b) = hash::cells(*key, salt, 1023);
             assert!(cells[a as usize] == Some(i as u32) || cells[b as usize] == Some(i as u32), "key {i}");
+            assert!(cells[a as usize].is_some(), "key {i} is in its second cell, and the first is empty");
         }
         assert_eq!(cells.iter().flatten().count(), keys.len());
     }

@@ -20,7 +20,7 @@ use super::{
     adopt::Adopted,
     extent::{Arena, Extent},
     grace::Grace,
-    lookup_tables::Keys,
+    lookup_tables::{self, Keys},
     memory::{Clock, Memory},
     records,
     sweep::{self, Swept},
@@ -493,6 +493,7 @@ impl Installer {
                 tracking: records::tracking(service.tracking),
                 flags: if fine { service_flags::LIMIT_FINE_CLOCK } else { 0 },
                 id: installed.number,
+                sole: lookup_tables::sole_ports(service).unwrap_or_default(),
                 ..Service::default()
             };
             infos[installed.number as usize] =

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Globals, Vip6, port_entry, port_key, vip_entry, vip_flags},
+    abi::{Globals, Vip6, port_entry, port_key, sole_port, vip_entry, vip_flags},
     datapath::{fold6, port_words},
     wire::protocol,
 };
@@ -34,9 +34,18 @@ impl Keys {
     pub(super) fn of(snapshot: &model::Snapshot, numbers: &HashMap<u64, u32>) -> Result<Self, InstallError> {
         let mut vips: BTreeMap<IpAddr, (u16, u16)> = BTreeMap::new();
         let mut ports = BTreeMap::new();
+        let mut users: HashMap<IpAddr, u32> = HashMap::new();
+        for address in snapshot.services.iter().flat_map(|s| &s.addresses) {
+            *users.entry(*address).or_default() += 1;
+        }
         for service in &snapshot.services {
             let number = numbers.get(&service.identity).copied().unwrap_or_default();
+            let sole = sole_ports(service).and(u16::try_from(number).ok());
             for address in &service.addresses {
+                if let (Some(number), Some(1)) = (sole, users.get(address)) {
+                    vips.insert(*address, (number, vip_flags::SOLE));
+                    continue;
+                }
                 let fresh = vips.len() + 1;
                 let entry = match u16::try_from(fresh) {
                     Ok(fresh) => vips.entry(*address).or_insert((fresh, 0)),
@@ -150,6 +159,17 @@ fn flags(service: &model::Service) -> u16 {
         flags |= vip_flags::ANY_PROTOCOL;
     }
     flags
+}
+
+/// `Service::sole`, if the service has at most two ports.
+pub(super) fn sole_ports(service: &model::Service) -> Option<[u32; 2]> {
+    let Ports::Ranges(ranges) = &service.ports else { return None };
+    let count: usize = ranges.iter().map(|range| range.len()).sum();
+    if count * protocols(service.protocol).len() > 2 {
+        return None;
+    }
+    let mut keys = port_keys(service).into_iter().map(|(protocol, port)| sole_port(protocol, port));
+    Some([keys.next().unwrap_or_default(), keys.next().unwrap_or_default()])
 }
 
 fn port_keys(service: &model::Service) -> Vec<(u8, u16)> {

@@ -172,7 +172,8 @@ fn broken() -> Vec<ServiceBuilder> {
         at("strange", STRANGE, "z1"),
         at("slotless", SLOTLESS, "z2"),
         at("memberless", MEMBERLESS, "z3"),
-        at("serviceless", SERVICELESS, "z4"),
+        // Three ports, so that the port table leads there.
+        at("serviceless", SERVICELESS, "z4").ports(Protocol::Tcp, &[80..=82]),
     ]
 }
 

@@ -47,7 +47,7 @@ fn records() -> Vec<Record> {
             limit_time_mult limit_time_offset salt flow_mask seconds_mult _reserved),
         record!(Vip6: address vip _pad),
         record!(Service: table_base table_slots backend_base backend_count limit_cost limit_tolerance affinity flags settle
-            id tracking _pad _reserved),
+            id tracking _pad _reserved sole),
         record!(ServiceInfo: identity _reserved),
         record!(Backend: address source macs ifindex counter outer_sum mtu forward flags port _reserved),
         record!(BackendInfo: identity since health _reserved),
