@@ -37,6 +37,7 @@ pub(crate) const SUITES: &[Suite] = &[
     suite("structure", Kind::Tests(&[&["--test", "structure"]]), false, "who depends on whom, lengths of files, what the documents say of the code"),
     suite("packets", Kind::Tests(&[&["--test", "packets"]]), true, "the table of packet cases, on the host and in the loaded programs"),
     suite("random", Kind::Tests(&[&["--test", "random"]]), true, "a million generated and bent packets, on the host and in the loaded programs"),
+    suite("budgets", Kind::Tests(&[&["--test", "budgets"]]), true, "what the programs cost the verifier and take of the stack, against tests/budgets.toml"),
     suite("laboratory", Kind::Tests(&[&["--test", "laboratory"]]), true, "the laboratory itself: namespaces, demo servers, clients, and that nothing is left behind"),
     suite("balancing", Kind::Tests(&[&["--test", "balancing"]]), true, "real sockets through the balancer in every mode: all answered, affinity kept, load spread"),
     suite("readiness", Kind::Tests(&[&["--test", "readiness"]]), true, "backends that are not ready, refuse or hang, and come back"),

@@ -39,8 +39,8 @@ impl Capacity {
             vip_cells: power_of_two(vips * 4, 1 << 10),
             port_cells: power_of_two(ports * 4, 1 << 12),
             services: power_of_two(services * 2, 1 << 8),
-            slots: power_of_two(slots * 2, 1 << 20),
-            backends: power_of_two(backends * 4, 1 << 12),
+            slots: multiple(slots * 2, 1 << 20),
+            backends: multiple(backends * 4, 1 << 12),
             limit_buckets: power_of_two(u64::from(config.daemon.limit_capacity) / BUCKET_ENTRIES as u64, 1),
             flow_buckets: power_of_two(u64::from(config.daemon.flow_capacity) / BUCKET_ENTRIES as u64, 1),
         }
@@ -77,6 +77,12 @@ impl Capacity {
 
 fn power_of_two(wanted: u64, least: u32) -> u32 {
     wanted.max(u64::from(least)).next_power_of_two().min(1 << 30) as u32
+}
+
+/// The same where nothing masks an index: the next multiple of what `least` is.
+fn multiple(wanted: u64, least: u32) -> u32 {
+    let least = u64::from(least);
+    wanted.max(1).next_multiple_of(least.min(1 << 12)).max(least).min(1 << 30) as u32
 }
 
 /// Cells of the port table that each VIP of this service takes.

@@ -1,13 +1,16 @@
 //! The benchmark: `cargo xtask bench`. What is measured and how: `docs/performance.md`.
 
 mod cases;
+mod control;
 mod machine;
+mod memory;
 mod object;
 mod recipe;
 mod report;
 mod rounds;
 mod runner;
 mod tables;
+mod wire;
 mod world;
 
 use std::{
@@ -59,10 +62,13 @@ struct Options {
 }
 
 /// Suites and what they are about.
-const SUITES: [(&str, &str); 3] = [
+const SUITES: [(&str, &str); 6] = [
     ("packet", "one packet through the loaded program, in every mode, against floors and `plain`"),
     ("growth", "the same with many flows, services and backends at random"),
     ("tables", "how long tables take to build, how even they are, and what moves when members come and go"),
+    ("control", "from a change to the datapath, and starting with many services"),
+    ("wire", "packets through a veth pair, against constant encapsulation, the kernel and nftables"),
+    ("memory", "bytes for a flow, a service, a backend"),
 ];
 
 /// One line about what is going on.
@@ -140,6 +146,9 @@ fn run_suite(
     report: &mut Report,
 ) -> Result<()> {
     match name {
+        "control" => control::run(wanted, report),
+        "wire" => wire::run(wanted, object, rounds, report),
+        "memory" => memory::run(wanted, report),
         "tables" => tables::run(wanted, rounds, report),
         _ => cases::run(name, wanted, object, rounds, report),
     }
@@ -148,6 +157,9 @@ fn run_suite(
 /// Names of the cases of a suite.
 fn names(suite: &str) -> Vec<String> {
     match suite {
+        "control" => control::names(),
+        "wire" => wire::names(),
+        "memory" => memory::names(),
         "tables" => tables::names(),
         _ => cases::names(suite).into_iter().map(str::to_owned).collect(),
     }

@@ -203,6 +203,11 @@ impl Bench {
         self.counted("PLAIN_COUNT", 1)
     }
 
+    /// Packets that came to the sink.
+    pub(super) fn back(&mut self) -> Result<u64> {
+        self.counted("BACK", 0)
+    }
+
     fn counted(&mut self, map: &str, index: u32) -> Result<u64> {
         let map: PerCpuArray<&mut MapData, Counter> = PerCpuArray::try_from(self.map(map)?)?;
         Ok(map.get(&index, 0)?.iter().map(|counter| counter.packets).sum())
