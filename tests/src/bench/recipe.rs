@@ -38,6 +38,8 @@ pub(super) enum World {
     Ipip(u32),
     /// Its backends are on the same link.
     L2,
+    /// Its backends are behind GUE in IPv4.
+    Gue,
     /// For UDP.
     Udp,
     /// Every flow is remembered.
@@ -195,6 +197,7 @@ impl Recipe {
             (Program::Floor("encapsulate"), _) => Expect::Encapsulated,
             (Program::Plain(_) | Program::Lb(_), Kind::Stranger | Kind::Echo) => Expect::Passed,
             (Program::Plain("plain_l2") | Program::Lb(World::L2), _) => Expect::Rewritten,
+            (Program::Lb(World::Gue), _) => Expect::Gue,
             (Program::Plain("plain_nat"), _) => Expect::Translated,
             (Program::Plain(_) | Program::Lb(_), _) => Expect::Encapsulated,
             (Program::Bare(name) | Program::Floor(name), _) => bail!("what does {name} do?"),
@@ -211,6 +214,7 @@ impl World {
         };
         let service = match self {
             Self::Ipip(backends) => one(*backends, site::ipip4)?,
+            Self::Gue => one(BACKENDS, site::gue4)?,
             Self::L2 => one(BACKENDS, site::l2)?,
             Self::Udp => world::udp(one(BACKENDS, site::ipip4)?),
             Self::Always => world::always(one(BACKENDS, site::ipip4)?),

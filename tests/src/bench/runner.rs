@@ -19,8 +19,21 @@ pub(super) enum Expect {
     Rewritten,
     /// Back, in an IPv4 tunnel to a backend.
     Encapsulated,
+    /// Back, in GUE over IPv4 to a backend.
+    Gue,
     /// Back, with another destination and true checksums.
     Translated,
+}
+
+impl Expect {
+    /// Bytes in front of the packet: an IPv4 header, and with GUE (draft-ietf-intarea-gue) UDP and four bytes more.
+    fn outer(self) -> usize {
+        match self {
+            Self::Encapsulated => 20,
+            Self::Gue => 20 + 8 + 4,
+            Self::Passed | Self::Sent | Self::Rewritten | Self::Translated => 0,
+        }
+    }
 }
 
 const XDP_PASS: u32 = 2;
@@ -123,12 +136,12 @@ impl Runner {
         let code = if expect == Expect::Passed { XDP_PASS } else { XDP_TX };
         ensure!(ran.code == code, "the program returned {} instead of {code}", ran.code);
         let (frame, output) = (&self.bench.source.frame, &ran.output);
-        let bytes = BYTES + if expect == Expect::Encapsulated { 20 } else { 0 };
+        let bytes = BYTES + expect.outer();
         ensure!(output.len() == bytes, "the frame has {} bytes instead of {bytes}", output.len());
         let unchanged = match expect {
             Expect::Passed | Expect::Sent => &output[..],
             Expect::Rewritten => &output[12..],
-            Expect::Encapsulated => check_outer(output)?,
+            Expect::Encapsulated | Expect::Gue => check_outer(output, expect)?,
             Expect::Translated => {
                 ensure!(sum_of(&output[14..34]) == 0xffff, "the checksum of the IP header is wrong");
                 return Ok(());
@@ -165,14 +178,15 @@ fn sum_of(bytes: &[u8]) -> u16 {
 }
 
 /// The outer header is true; the rest is the packet within.
-fn check_outer(output: &[u8]) -> Result<&[u8]> {
+fn check_outer(output: &[u8], expect: Expect) -> Result<&[u8]> {
     let outer = &output[14..34];
     let length = usize::from(u16::from_be_bytes([outer[2], outer[3]]));
     ensure!(output[12..14] == [8, 0] && outer[0] == 0x45, "no IPv4 header in front: {outer:02x?}");
     ensure!(length == output.len() - 14, "the outer header says {length} bytes");
     ensure!(sum_of(outer) == 0xffff, "the checksum of the outer header is wrong: {outer:02x?}");
-    if outer[9] != 4 && outer[9] != 41 {
+    let carried = if expect == Expect::Gue { [17, 17] } else { [4, 41] };
+    if !carried.contains(&outer[9]) {
         bail!("the outer header carries protocol {}", outer[9]);
     }
-    Ok(&output[34..])
+    Ok(&output[14 + expect.outer()..])
 }
