@@ -111,10 +111,10 @@ impl Traffic {
         Service { address, protocol, port: PORT }
     }
 
-    /// How often the frames must come before all of them have.
+    /// How often frames must come before all of them have, or, of a flood, before every table is full.
     fn warm_up(self) -> u32 {
         let different = self.sources.max(self.destinations);
-        if different <= 1 { 1000 } else { different.saturating_mul(4).min(1 << 26) }
+        if different <= 1 { 1000 } else { different.saturating_mul(4).min(1 << 23) }
     }
 }
 
