@@ -4,6 +4,9 @@
 #[path = "lifetime/adoption.rs"]
 mod adoption;
 #[cfg(test)]
+#[path = "lifetime/drift.rs"]
+mod drift;
+#[cfg(test)]
 #[path = "lifetime/ends.rs"]
 mod ends;
 #[cfg(test)]

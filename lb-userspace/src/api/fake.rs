@@ -17,8 +17,8 @@ use super::{
     plan::{Diff, History, InForce, MemoryPlan, Pending, Plan, Record, ServicePlan},
     transaction::{Author, Edit, Transaction, Via, What},
     types::{
-        AgentInfo, BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus,
-        Status, Timestamp,
+        AgentInfo, BackendState, BackendStatus, Drift, FlowTable, InterfaceMode, InterfaceStatus,
+        ServiceStatus, Status, Timestamp,
     },
 };
 use crate::config::{AdminState, Affinity, Forward, Protocol, Rate};
@@ -131,6 +131,11 @@ pub(crate) fn sample_status() -> Status {
             ..FlowTable::default()
         },
         memory_bytes: 12_582_912,
+        drift: Drift {
+            count: 2,
+            last: Some(Timestamp::from_unix(NOW - 600)),
+            what: vec!["table of service web".into()],
+        },
         warnings: vec!["interface eth0 runs in generic mode: expect a tenth of the packet rate".into()],
     }
 }

@@ -44,6 +44,12 @@ fn instance(text: &mut Text, s: &Status) {
     let expired = "Packets of flows that had been silent for too long.";
     text.single("lb_flow_table_expired_total", "counter", expired, t.expired);
     text.single("lb_memory_bytes", "gauge", "Kernel memory of the maps.", s.memory_bytes);
+    text.single(
+        "lb_drift_total",
+        "counter",
+        "Times that somebody else had written to the maps.",
+        s.drift.count,
+    );
     text.single("lb_warnings", "gauge", "Warnings in the status.", s.warnings.len());
 }
 

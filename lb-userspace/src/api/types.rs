@@ -33,8 +33,22 @@ pub struct Status {
     pub flow_table: FlowTable,
     /// Bytes of kernel memory that the maps of this instance take.
     pub memory_bytes: u64,
+    /// What somebody else has written to the maps.
+    #[serde(default)]
+    pub drift: Drift,
     /// What an operator should know, one sentence each; empty when all is well.
     pub warnings: Vec<String>,
+}
+
+/// Maps that somebody else has written to since the daemon started, and that were written anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// How often that was found.
+    pub count: u64,
+    /// When it was found last.
+    pub last: Option<Timestamp>,
+    /// Where it was found last, in words.
+    pub what: Vec<String>,
 }
 
 /// An interface with our XDP program.

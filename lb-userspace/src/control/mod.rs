@@ -8,6 +8,7 @@ pub mod model;
 pub mod plan;
 pub mod prime;
 mod race;
+pub mod reconcile;
 pub mod rendezvous;
 pub mod settling;
 mod share;

@@ -13,7 +13,7 @@ use log::{error, info, warn};
 
 use super::{history::History, hops, journal::Journal};
 use crate::{
-    api::types::Timestamp,
+    api::types::{Drift, Timestamp},
     config::{AdminState, Check, Config, Digest, Ports, Service},
     control::{
         desired::{Condition, Desired, View},
@@ -64,6 +64,10 @@ pub(super) struct Core {
     pub(super) seed_is_own: bool,
     pub(super) history: History,
     pub(super) journal: Journal,
+    /// What was found in the maps that nobody of us had written.
+    pub(super) drift: Drift,
+    /// Install even what seems to be in force.
+    pub(super) rewrite: bool,
 }
 
 /// Health of all backends by service and backend.
@@ -217,6 +221,9 @@ impl Core {
         self.ticks += 1;
         self.set_time();
         let is_due = self.ticks.is_multiple_of(TICKS_OF_A_SWEEP);
+        if is_due {
+            self.repair();
+        }
         let installer = &self.installer;
         if is_due && self.desired.settle(|service, slot| installer.stamp(service, slot)) {
             self.refresh();
@@ -232,7 +239,7 @@ impl Core {
     }
 
     /// Builds and installs; says whether anything changed.
-    fn install(&mut self, config: &Config) -> anyhow::Result<(bool, Moves)> {
+    pub(super) fn install(&mut self, config: &Config) -> anyhow::Result<(bool, Moves)> {
         self.set_time();
         let view = CoreView {
             health: &self.health,
@@ -242,7 +249,7 @@ impl Core {
             tunnel_sources: &config.daemon.tunnel_source,
         };
         let snapshot = self.desired.snapshot(config, &view)?;
-        if snapshot == self.snapshot && self.generation != 0 {
+        if snapshot == self.snapshot && self.generation != 0 && !std::mem::take(&mut self.rewrite) {
             return Ok((false, Moves::default()));
         }
         let moved = plan::sum(&plan::moves(&self.snapshot, &snapshot));

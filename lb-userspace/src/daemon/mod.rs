@@ -6,6 +6,7 @@
 
 mod change;
 mod core;
+mod drift;
 mod edits;
 mod handle;
 mod history;

@@ -30,7 +30,7 @@ use super::{
     seed, transaction,
 };
 use crate::{
-    api::{Author, TcpServer, Timestamp, Transaction, UnixServer, Via, What},
+    api::{Author, TcpServer, Timestamp, Transaction, UnixServer, Via, What, types::Drift},
     config::{Announce, Config, Digest, read_text},
     control::desired::Desired,
     dataplane::{self, Adopted, Attachment, Capacity, Grace, Installer, Pins, Swept},
@@ -200,6 +200,8 @@ impl Started {
             seed_is_own,
             history,
             journal,
+            drift: Drift::default(),
+            rewrite: false,
         };
         core.apply(config)?;
         core.attach(&modes, &links)?;

@@ -24,6 +24,9 @@ use crate::{
     net::nexthop::Resolution,
 };
 
+/// Seconds that maps written by somebody else are a warning for.
+const DRIFT_TOLD: u64 = 3_600;
+
 impl Core {
     /// Everything at once.
     pub(super) fn status(&mut self) -> Result<Status, ApiError> {
@@ -55,6 +58,7 @@ impl Core {
                 expired,
             },
             memory_bytes: capacity.bytes(aya::util::nr_cpus().map_or(1, |n| n as u32)),
+            drift: self.drift.clone(),
             warnings: self.warnings(),
         })
     }
@@ -186,6 +190,13 @@ impl Core {
                 "no hash_seed is configured: this balancer made its own and is not part of a group"
                     .to_owned(),
             );
+        }
+        if let Some(last) = self.drift.last.filter(|last| last.seconds_until(Timestamp::now()) < DRIFT_TOLD) {
+            warnings.push(format!(
+                "somebody else wrote to the maps at {last} ({}); they were written anew: look for who has bpftool or \
+                 another instance under this name",
+                self.drift.what.join(", ")
+            ));
         }
         for attachment in self.attachments.iter().filter(|a| a.mode == "generic") {
             warnings.push(format!(

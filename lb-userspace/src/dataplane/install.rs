@@ -18,6 +18,7 @@ use lb_common::{
 use super::{
     DataplaneError,
     adopt::Adopted,
+    drift::Seal,
     extent::{Arena, Extent},
     grace::Grace,
     lookup_tables::{self, Keys},
@@ -59,15 +60,15 @@ pub enum InstallError {
 
 /// What the kernel holds of one service.
 #[derive(Clone, Debug)]
-struct Installed {
-    number: u32,
+pub(super) struct Installed {
+    pub(super) number: u32,
     /// Slots, shared by services whose tables are equal.
-    table: Extent,
+    pub(super) table: Extent,
     /// The slots' owner in user space: equality by pointer is the fast way to see that nothing changed.
-    slots: Arc<[u16]>,
-    members: Extent,
+    pub(super) slots: Arc<[u16]>,
+    pub(super) members: Extent,
     /// What was written to `members`.
-    list: Vec<Option<model::Member>>,
+    pub(super) list: Vec<Option<model::Member>>,
     /// Counter of each member identity.
     counters: HashMap<u64, u32>,
 }
@@ -82,8 +83,10 @@ pub struct Installer {
     counters: Arena,
     /// Tables in force; services may share one.
     tables: BTreeSet<Extent>,
-    installed: HashMap<u64, Installed>,
-    keys: Keys,
+    pub(super) installed: HashMap<u64, Installed>,
+    pub(super) keys: Keys,
+    /// What the last install wrote, to find what somebody else has changed since.
+    pub(super) seal: Option<Seal>,
     /// Freed by the last switch: programs may still look at them.
     leaving: Vec<(Kind, Extent)>,
     /// Tables that were replaced by the last switch, with the ones that replaced them.
@@ -124,6 +127,7 @@ impl Installer {
             tables: BTreeSet::new(),
             installed: HashMap::new(),
             keys: Keys::default(),
+            seal: None,
             leaving: Vec::new(),
             replaced: Vec::new(),
             now: 0,
@@ -162,6 +166,12 @@ impl Installer {
     /// The memory, for reading.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The memory, for tests that write over it.
+    #[cfg(test)]
+    pub(super) fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
     /// Gives the memory up, as a daemon does that ends.
@@ -235,7 +245,9 @@ impl Installer {
         self.check_room(snapshot)?;
         self.finish_last_switch();
 
-        let old = self.memory.globals().unwrap_or_default();
+        // What somebody else has written over them must not live on.
+        let sealed = self.seal.as_ref().map(|seal| seal.globals);
+        let old = sealed.or_else(|| self.memory.globals()).unwrap_or_default();
         let numbers = self.numbers(snapshot);
         let keys = Keys::of(snapshot, &numbers)?;
         let mut next = HashMap::with_capacity(snapshot.services.len());
@@ -281,6 +293,7 @@ impl Installer {
 
         self.retire(next);
         self.keys = keys;
+        self.seal = Some(Seal::of(&self.memory, &globals, self.installed.iter()));
         Ok(done)
     }
 

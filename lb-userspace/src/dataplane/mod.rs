@@ -6,6 +6,7 @@ mod attach;
 mod cells;
 mod census;
 mod counters;
+mod drift;
 mod error;
 mod extent;
 mod grace;

@@ -11,7 +11,10 @@ use proptest::prelude::*;
 use super::{Capacity, Clock, Grace, HostPacket, HostTables, InstallError, Installer, Memory};
 use crate::{
     config::{Affinity, Forward, Ports, Protocol, Tracking},
-    control::model::{Hop, Member, Service, Snapshot},
+    control::{
+        model::{Hop, Member, Service, Snapshot},
+        reconcile::Step,
+    },
 };
 
 const CLOCK: Clock = Clock { ticks_per_second: 250, jiffies: 0, nanoseconds: 0 };
@@ -229,4 +232,62 @@ proptest! {
         installer.install(&snapshot(vec![])).expect("fits");
         prop_assert_eq!(installer.used(), (0, 0));
     }
+}
+
+/// Somebody else writes anywhere: it is found, said where, and written anew; nothing else is.
+#[test]
+fn what_somebody_else_writes_is_found_and_written_anew() {
+    let wanted = snapshot(vec![service(10, &[11, 12], 251), service(20, &[13], 251)]);
+    let (first, second) = (wanted.services[0].identity, wanted.services[1].identity);
+    type Vandal = fn(&mut Installer);
+    let cases: [(Vandal, Vec<Step>); 6] = [
+        (|_| (), vec![]),
+        (|i| i.memory_mut().slots.as_mut_slots()[7] ^= 1, vec![Step::Slots(first), Step::Switch]),
+        (
+            |i| {
+                for backend in i.memory_mut().backends.as_mut_slice().iter_mut().take(3) {
+                    backend.counter ^= 5;
+                }
+            },
+            vec![Step::Members(first), Step::Members(second), Step::Switch],
+        ),
+        (
+            |i| i.memory_mut().services.as_mut_slice().iter_mut().for_each(|s| s.settle ^= 1),
+            vec![Step::Record(first), Step::Record(second), Step::Switch],
+        ),
+        (
+            |i| i.memory_mut().vips4.as_mut_slice().iter_mut().for_each(|cell| *cell = 0),
+            vec![Step::Common, Step::Switch],
+        ),
+        (
+            |i| i.memory_mut().globals.as_mut_slice().iter_mut().for_each(|g| g.key[0] ^= 1),
+            vec![Step::Common, Step::Switch],
+        ),
+    ];
+    for (number, (vandal, steps)) in cases.into_iter().enumerate() {
+        let mut installer = installer();
+        installer.install(&wanted).expect("fits");
+        let before: Vec<_> = (0..50).map(|s| owner(&installer, 10, s)).collect();
+        vandal(&mut installer);
+        assert_eq!(installer.drift(), steps, "case {number}");
+        installer.distrust(&steps);
+        installer.install(&wanted).expect("fits");
+        assert_eq!(installer.drift(), [], "case {number}");
+        assert_eq!((0..50).map(|s| owner(&installer, 10, s)).collect::<Vec<_>>(), before, "case {number}");
+        assert!(owner(&installer, 20, 1).is_ok(), "case {number}");
+    }
+}
+
+#[test]
+fn a_generation_that_somebody_turned_back_is_found() {
+    let mut installer = installer();
+    installer.install(&snapshot(vec![service(10, &[11], 251)])).expect("fits");
+    installer.install(&snapshot(vec![service(20, &[13], 251)])).expect("fits");
+    installer.memory_mut().control.as_mut_slice()[0].generation = 1;
+    let steps = installer.drift();
+    assert_eq!(steps, [Step::Common, Step::Switch]);
+    installer.distrust(&steps);
+    installer.install(&snapshot(vec![service(20, &[13], 251)])).expect("fits");
+    assert_eq!((installer.drift(), owner(&installer, 20, 1)), (vec![], Ok(13)));
+    assert_eq!(owner(&installer, 10, 1), Err(Reason::NotService));
 }
