@@ -39,22 +39,25 @@ pub enum Step {
     Release(u64),
 }
 
+/// Whether one part of a service is equal in two states.
+type Part<R, S, M> = fn(&Parts<R, S, M>, &Parts<R, S, M>) -> bool;
+
 /// The steps from `installed` to `desired`; none when they are equal. What a step refers to is written before it, and
 /// nothing is in force before the switch: whatever step is the last one that happens, one of the two is in force.
 pub fn steps<G: PartialEq, R: PartialEq, S: PartialEq, M: PartialEq>(
     desired: &State<G, R, S, M>,
     installed: &State<G, R, S, M>,
 ) -> Vec<Step> {
-    let differing = |differs: &dyn Fn(&Parts<R, S, M>, &Parts<R, S, M>) -> bool| -> Vec<u64> {
-        let wanted = desired.services.iter().filter(|(identity, wanted)| {
-            installed.services.get(*identity).is_none_or(|found| differs(wanted, found))
+    let differing = |part: Part<R, S, M>| {
+        let wanted = desired.services.iter().filter(move |(identity, wanted)| {
+            installed.services.get(*identity).is_none_or(|found| !part(wanted, found))
         });
-        wanted.map(|(identity, _)| *identity).collect()
+        wanted.map(|(identity, _)| *identity)
     };
     let mut steps = Vec::new();
-    steps.extend(differing(&|a, b| a.slots != b.slots).into_iter().map(Step::Slots));
-    steps.extend(differing(&|a, b| a.members != b.members).into_iter().map(Step::Members));
-    steps.extend(differing(&|a, b| a.record != b.record).into_iter().map(Step::Record));
+    steps.extend(differing(|a, b| a.slots == b.slots).map(Step::Slots));
+    steps.extend(differing(|a, b| a.members == b.members).map(Step::Members));
+    steps.extend(differing(|a, b| a.record == b.record).map(Step::Record));
     let gone: Vec<u64> = installed
         .services
         .keys()
