@@ -4,6 +4,9 @@
 #[path = "readiness/failures.rs"]
 mod failures;
 #[cfg(test)]
+#[path = "readiness/mass.rs"]
+mod mass;
+#[cfg(test)]
 #[path = "readiness/scene.rs"]
 mod scene;
 #[cfg(test)]

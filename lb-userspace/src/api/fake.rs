@@ -18,7 +18,7 @@ use super::{
     transaction::{Author, Edit, Transaction, Via, What},
     types::{
         AgentInfo, BackendState, BackendStatus, Drift, FlowTable, InterfaceMode, InterfaceStatus,
-        ServiceStatus, Status, Timestamp,
+        ServiceMode, ServiceStatus, Status, Timestamp,
     },
 };
 use crate::config::{AdminState, Affinity, Forward, Protocol, Rate};
@@ -75,6 +75,9 @@ pub(crate) fn sample_status() -> Status {
         slots: 16_381,
         unsettled: 5_460,
         exceptions: 3,
+        mode: ServiceMode::Limited,
+        ready: 1,
+        ready_of: 2,
         packets: 123_456,
         bytes: 7_901_184,
         limit: Some(Rate { rate: 1_000, burst: 2_000 }),

@@ -98,6 +98,16 @@ pub struct ServiceStatus {
     pub unsettled: u32,
     /// Slots with long-lived flows on another backend than the owner.
     pub exceptions: u32,
+    /// Who takes traffic: `normal` (those that are ready), `limited` (some that are not ready stay, since too many would
+    /// have left), `panic` (all, since too few are ready), `sorry` (those that say sorry), `nobody`.
+    #[serde(default)]
+    pub mode: ServiceMode,
+    /// Backends that are ready, those that say sorry and those taken out by the operator left out.
+    #[serde(default)]
+    pub ready: u32,
+    /// Backends that could be.
+    #[serde(default)]
+    pub ready_of: u32,
     /// Packets forwarded to backends of this service.
     pub packets: u64,
     /// Bytes of those packets as they came in, link header included.
@@ -106,6 +116,23 @@ pub struct ServiceStatus {
     pub limit: Option<Rate>,
     /// Backends, in the order of `lb.toml`.
     pub backends: Vec<BackendStatus>,
+}
+
+/// Who takes traffic of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceMode {
+    /// Those that are ready.
+    #[default]
+    Normal,
+    /// Some that are not ready stay, since too many would have left.
+    Limited,
+    /// All, since too few are ready.
+    Panic,
+    /// Those that say sorry, since nobody else is ready.
+    Sorry,
+    /// Nobody.
+    Nobody,
 }
 
 /// A backend of a service.

@@ -2,7 +2,9 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::types::{AdminState, Affinity, Announce, Check, Forward, Health, Protocol, Tracking, XdpMode};
+use super::types::{
+    AdminState, Affinity, Announce, Check, Forward, Health, Mass, Protocol, Tracking, XdpMode,
+};
 
 /// `daemon.xdp_mode` and `agent.xdp_mode`: native where the driver can, generic otherwise, and said.
 pub const XDP_MODE: XdpMode = XdpMode::Auto;
@@ -42,6 +44,10 @@ pub const INTERVAL: Duration = Duration::from_secs(2);
 pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// `health.rise`.
 pub const RISE: u32 = 2;
+/// `health.max_ejected`, `health.panic_below` and `health.min_ready`: checks are believed, whatever they say.
+pub const MASS: Mass = Mass { max_ejected: 100, panic_below: 0, min_ready: 1 };
+/// `backend.sorry`.
+pub const SORRY: bool = false;
 /// `health.fall`.
 pub const FALL: u32 = 3;
 
@@ -80,5 +86,6 @@ pub fn health() -> Health {
         timeout: timeout(INTERVAL),
         rise: RISE,
         fall: FALL,
+        mass: MASS,
     }
 }

@@ -67,7 +67,26 @@ pub(super) const SERVICE: TableKeys = TableKeys {
 /// `[service.health]`.
 pub(super) const HEALTH: TableKeys = TableKeys {
     heading: "[service.health]",
-    known: &["type", "path", "expect", "host", "port", "interval", "timeout", "rise", "fall", "via"],
+    known: &[
+        "type",
+        "path",
+        "expect",
+        "host",
+        "service",
+        "query",
+        "send",
+        "receive",
+        "command",
+        "port",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "max_ejected",
+        "panic_below",
+        "min_ready",
+        "via",
+    ],
     later: &[],
 };
 /// `[service.limit]`.
@@ -79,7 +98,7 @@ pub(super) const ANONYMOUS: TableKeys =
 /// `[[service.backend]]`.
 pub(super) const BACKEND: TableKeys = TableKeys {
     heading: "[[service.backend]]",
-    known: &["name", "address", "port", "weight", "state"],
+    known: &["name", "address", "port", "weight", "state", "sorry"],
     later: &[],
 };
 /// `[agent]`.

@@ -49,9 +49,19 @@ pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Dura
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// `rise` and `fall` of a health check.
 pub const STREAK: RangeInclusive<u32> = 1..=100;
+/// `max_ejected` and `panic_below` of a health check.
+pub const PERCENT: RangeInclusive<u8> = 0..=100;
+/// `min_ready` of a health check.
+pub const MIN_READY: RangeInclusive<u16> = 0..=BACKENDS as u16;
 /// Status codes in `expect` (RFC 9110 section 15).
 pub const STATUS: RangeInclusive<u16> = 100..=599;
 /// Bytes of `path` of a health check.
 pub const PATH_BYTES: usize = 1_024;
+/// Strings of `command` of a health check.
+pub const COMMAND_WORDS: usize = 64;
+/// Bytes of `service` of a health check: a length that one byte of a protobuf message can say.
+pub const GRPC_SERVICE_BYTES: usize = 120;
+/// Bytes of `send` and `receive` of a health check: a datagram that no way has to cut.
+pub const PAYLOAD_BYTES: usize = 1_024;
 /// Bytes of `host` of a health check: a DNS name of 253 and a port.
 pub const HOST_BYTES: usize = 260;

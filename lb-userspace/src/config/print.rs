@@ -96,11 +96,24 @@ struct PrintedHealth {
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receive: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    command: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
     interval: String,
     timeout: String,
     rise: u32,
     fall: u32,
+    max_ejected: u8,
+    panic_below: u8,
+    min_ready: u16,
     via: &'static str,
 }
 
@@ -117,6 +130,7 @@ struct PrintedBackend {
     port: Option<u16>,
     weight: u16,
     state: AdminState,
+    sorry: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -204,25 +218,54 @@ impl PrintedPorts {
 
 impl PrintedHealth {
     fn new(health: &Health) -> Self {
-        let (kind, path, expect, host) = match &health.check {
-            Check::None => ("none", None, None, None),
-            Check::Tcp => ("tcp", None, None, None),
-            Check::Http { path, expect, host } => {
-                ("http", Some(path.clone()), Some(format_expect(expect)), host.clone())
-            }
-        };
-        Self {
-            r#type: kind,
-            path,
-            expect,
-            host,
+        let mut printed = Self {
+            r#type: "none",
+            path: None,
+            expect: None,
+            host: None,
+            service: None,
+            query: None,
+            send: None,
+            receive: None,
+            command: Vec::new(),
             port: health.port,
             interval: format_duration(health.interval),
             timeout: format_duration(health.timeout),
             rise: health.rise,
             fall: health.fall,
+            max_ejected: health.mass.max_ejected,
+            panic_below: health.mass.panic_below,
+            min_ready: health.mass.min_ready,
             via: "address",
+        };
+        match &health.check {
+            Check::None => {}
+            Check::Tcp => printed.r#type = "tcp",
+            Check::Http { path, expect, host } => {
+                printed.r#type = "http";
+                printed.path = Some(path.clone());
+                printed.expect = Some(format_expect(expect));
+                printed.host.clone_from(host);
+            }
+            Check::Grpc { service } => {
+                printed.r#type = "grpc";
+                printed.service = Some(service.clone());
+            }
+            Check::Dns { query } => {
+                printed.r#type = "dns";
+                printed.query = Some(query.clone());
+            }
+            Check::Udp { send, receive } => {
+                printed.r#type = "udp";
+                printed.send = Some(send.clone());
+                printed.receive.clone_from(receive);
+            }
+            Check::Exec { command } => {
+                printed.r#type = "exec";
+                printed.command.clone_from(command);
+            }
         }
+        printed
     }
 }
 
@@ -234,6 +277,7 @@ impl PrintedBackend {
             port: backend.port,
             weight: backend.weight,
             state: backend.state,
+            sorry: backend.sorry,
         }
     }
 }

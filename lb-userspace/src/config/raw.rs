@@ -65,11 +65,19 @@ pub(super) struct RawHealth<'a> {
     /// A number is a single code: kept as text like the rest.
     pub(super) expect: Field<String>,
     pub(super) host: Field<&'a str>,
+    pub(super) service: Field<&'a str>,
+    pub(super) query: Field<&'a str>,
+    pub(super) send: Field<&'a str>,
+    pub(super) receive: Field<&'a str>,
+    pub(super) command: Field<Vec<At<&'a str>>>,
     pub(super) port: Field<i64>,
     pub(super) interval: Field<&'a str>,
     pub(super) timeout: Field<&'a str>,
     pub(super) rise: Field<i64>,
     pub(super) fall: Field<i64>,
+    pub(super) max_ejected: Field<i64>,
+    pub(super) panic_below: Field<i64>,
+    pub(super) min_ready: Field<i64>,
     pub(super) via: Field<&'a str>,
 }
 
@@ -88,6 +96,7 @@ pub(super) struct RawBackend<'a> {
     pub(super) port: Field<i64>,
     pub(super) weight: Field<i64>,
     pub(super) state: Field<&'a str>,
+    pub(super) sorry: Field<bool>,
 }
 
 /// `[agent]`.
@@ -182,11 +191,19 @@ impl<'a> RawHealth<'a> {
             path: table.string("path"),
             expect: expect(&table),
             host: table.string("host"),
+            service: table.string("service"),
+            query: table.string("query"),
+            send: table.string("send"),
+            receive: table.string("receive"),
+            command: table.strings("command", false),
             port: table.integer("port"),
             interval: table.string("interval"),
             timeout: table.string("timeout"),
             rise: table.integer("rise"),
             fall: table.integer("fall"),
+            max_ejected: table.integer("max_ejected"),
+            panic_below: table.integer("panic_below"),
+            min_ready: table.integer("min_ready"),
             via: table.string("via"),
         }
     }
@@ -217,6 +234,7 @@ impl<'a> RawBackend<'a> {
             port: table.integer("port"),
             weight: table.integer("weight"),
             state: table.string("state"),
+            sorry: table.boolean("sorry"),
         }
     }
 }

@@ -123,6 +123,18 @@ impl<'a> Table<'a> {
         self.value(key).and_then(|value| self.as_integer(key, value))
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self, key: &str) -> Field<bool> {
+        let Field::Given(given) = self.value(key) else { return Field::Absent };
+        match given.value {
+            DeValue::Boolean(value) => Field::Given(At { at: given.at, value: *value }),
+            _ => {
+                self.unexpected(key, given, "true or false");
+                Field::Bad
+            }
+        }
+    }
+
     /// A list of strings; a single string where `alone` allows one.
     pub(super) fn strings(&self, key: &str, alone: bool) -> Field<Vec<At<&'a str>>> {
         self.value(key).and_then(|given| match given.value {

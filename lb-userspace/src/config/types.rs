@@ -215,6 +215,8 @@ pub struct Backend {
     pub weight: u16,
     /// Set by operators; health is separate.
     pub state: AdminState,
+    /// Takes traffic only when no other backend is ready. Default false.
+    pub sorry: bool,
 }
 
 /// What the operator wants of a backend.
@@ -245,6 +247,19 @@ pub struct Health {
     pub rise: u32,
     /// Bad answers in a row until it is not. Default 3.
     pub fall: u32,
+    /// What to do when many fail at once.
+    pub mass: Mass,
+}
+
+/// What to do when many backends fail at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mass {
+    /// Percent of the backends that checks may take out of service at most, 0 to 100. Default 100.
+    pub max_ejected: u8,
+    /// Percent of ready backends below which all of them take traffic, 0 (never) to 100. Default 0.
+    pub panic_below: u8,
+    /// Ready backends below which the status warns, 0 to 16,383. Default 1.
+    pub min_ready: u16,
 }
 
 /// Kind of a health check.
@@ -254,6 +269,28 @@ pub enum Check {
     None,
     /// A TCP connection is accepted.
     Tcp,
+    /// `grpc.health.v1.Health/Check`, without TLS.
+    Grpc {
+        /// Name of the service that is asked for; empty: the server as a whole.
+        service: String,
+    },
+    /// A DNS question over UDP, for an IPv4 address.
+    Dns {
+        /// The name that is asked for.
+        query: String,
+    },
+    /// A datagram is answered.
+    Udp {
+        /// What is sent.
+        send: String,
+        /// What the answer must contain; absent: anything.
+        receive: Option<String>,
+    },
+    /// A command ends with exit code 0; 2 = failed, anything else = not ready.
+    Exec {
+        /// Program (absolute path) and arguments.
+        command: Vec<String>,
+    },
     /// HTTP/1.1 GET.
     Http {
         /// Absolute path with optional query.

@@ -13,6 +13,7 @@ use lb_common::abi::slot;
 
 use super::{
     identity, maglev,
+    mass::{self, Candidate, Decision, Mode},
     model::{Hop, Member, Service, Snapshot},
     rendezvous::Rendezvous,
     settling::{Counts, Seconds, Settling},
@@ -74,6 +75,8 @@ struct ServiceState {
     places: Vec<Option<Place>>,
     settling: Settling,
     settle: u16,
+    /// Who takes traffic, and why, as it was decided last.
+    decision: Decision,
 }
 
 /// Whose index this is.
@@ -243,22 +246,26 @@ impl Desired {
                 since: condition.since,
             })
         };
-        let members: Vec<Option<Member>> = list.iter().map(member).collect();
+        let mut members: Vec<Option<Member>> = list.iter().map(member).collect();
+        let available = decide(service, &members, &backends, &mut state.decision);
+        let sorry = state.decision.mode == Mode::Sorry;
+        for (member, available) in members.iter_mut().zip(&available) {
+            // Whoever takes traffic keeps its flows, whatever its checks say.
+            if let Some(member) = member {
+                member.alive |= *available;
+            }
+        }
         let weight = |id: &Option<u64>| {
             let (id, backend) = id.and_then(|id| Some((id, *backends.get(&id)?)))?;
             let joining = view.joining(&service.name, &backend.name);
-            Some((id, if joining { 0 } else { u32::from(backend.weight) }))
+            // Those that say sorry have a table of their own.
+            let counts = !joining && backend.sorry == sorry;
+            Some((id, if counts { u32::from(backend.weight) } else { 0 }))
         };
         let input = TableInput {
             members: list.iter().map(|id| weight(id).unwrap_or_default()).collect(),
             slots: service.table_slots,
         };
-        let available = |(member, id): (&Option<Member>, &Option<u64>)| {
-            let backend = id.and_then(|id| backends.get(&id));
-            member.as_ref().is_some_and(|m| m.health == READY)
-                && backend.is_some_and(|b| b.state == AdminState::Up)
-        };
-        let available: Vec<bool> = members.iter().zip(&list).map(available).collect();
         let tables = self.tables(&service.name, &input, available, used)?;
         let tracked = service.tracking != Tracking::Never;
         let now = self.now;
@@ -277,6 +284,11 @@ impl Desired {
             settle,
             members,
         })
+    }
+
+    /// Who takes traffic of a service, and why.
+    pub fn decision(&self, service: u64) -> Option<&Decision> {
+        self.services.get(&service).map(|state| &state.decision)
     }
 
     /// The tables of these members with this health: from the cache, patched, or built.
@@ -337,6 +349,39 @@ impl Desired {
             shares: table::shares(&owners, service.members.len()),
         }
     }
+}
+
+/// Which members take traffic, by index.
+fn decide(
+    service: &ServiceConfig,
+    members: &[Option<Member>],
+    backends: &BTreeMap<u64, &Backend>,
+    decision: &mut Decision,
+) -> Vec<bool> {
+    let mut places = Vec::new();
+    let mut candidates = Vec::new();
+    for (place, member) in members.iter().enumerate() {
+        let Some((member, backend)) = member.as_ref().and_then(|m| Some((m, backends.get(&m.identity)?)))
+        else {
+            continue;
+        };
+        if backend.state == AdminState::Up {
+            places.push(place);
+            candidates.push(Candidate {
+                identity: member.identity,
+                ready: member.health == READY,
+                known: member.health != 0,
+                since: member.since,
+                sorry: backend.sorry,
+            });
+        }
+    }
+    *decision = mass::decide(&candidates, &service.health.mass, decision.mode);
+    let mut available = vec![false; members.len()];
+    for (place, takes) in places.into_iter().zip(&decision.available) {
+        available[place] = *takes;
+    }
+    available
 }
 
 /// New members take the lowest free index, in the order of their identity, so that balancers that saw the same changes

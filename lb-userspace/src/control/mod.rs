@@ -4,6 +4,7 @@ mod arith;
 pub mod desired;
 pub mod identity;
 pub mod maglev;
+pub mod mass;
 pub mod model;
 pub mod plan;
 pub mod prime;

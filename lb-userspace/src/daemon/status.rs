@@ -13,12 +13,16 @@ use crate::{
     api::{
         AgentInfo, ApiError,
         types::{
-            BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceStatus, Status,
-            Timestamp, port_words,
+            BackendState, BackendStatus, FlowTable, InterfaceMode, InterfaceStatus, ServiceMode,
+            ServiceStatus, Status, Timestamp, port_words,
         },
     },
     config::{AdminState, Backend, Service, Tracking},
-    control::{identity, model},
+    control::{
+        identity,
+        mass::{Decision, Mode},
+        model,
+    },
     dataplane,
     health::HealthState,
     net::nexthop::Resolution,
@@ -110,6 +114,7 @@ impl Core {
         let model = installed.get(&id).copied();
         let report = model.map(|m| self.desired.report(m));
         let counts = self.desired.counts(id);
+        let decision = self.desired.decision(id);
         let backends: Vec<BackendStatus> = service
             .backends
             .iter()
@@ -136,6 +141,9 @@ impl Core {
             slots: service.table_slots,
             unsettled: counts.unsettled,
             exceptions: counts.exceptions,
+            mode: decision.map_or(ServiceMode::Normal, |d| service_mode(d.mode)),
+            ready: decision.map_or(0, |d| d.ready),
+            ready_of: decision.map_or(0, |d| d.of),
             packets: backends.iter().map(|b| b.packets).sum(),
             bytes: backends.iter().map(|b| b.bytes).sum(),
             limit: service.limit.map(|l| l.anonymous),
@@ -204,6 +212,10 @@ impl Core {
                 attachment.interface, attachment.reason
             ));
         }
+        for service in &self.config.services {
+            let decision = self.desired.decision(identity::service(self.desired.seed(), &service.name));
+            warnings.extend(decision.and_then(|decision| mass_warning(service, decision)));
+        }
         for service in &self.snapshot.services {
             if service.table.first().is_some_and(|value| value & slot::MEMBER == slot::EMPTY) {
                 let name = self
@@ -218,6 +230,43 @@ impl Core {
             }
         }
         warnings
+    }
+}
+
+fn service_mode(mode: Mode) -> ServiceMode {
+    match mode {
+        Mode::Normal => ServiceMode::Normal,
+        Mode::Limited => ServiceMode::Limited,
+        Mode::Panic => ServiceMode::Panic,
+        Mode::Sorry => ServiceMode::Sorry,
+        Mode::Nobody => ServiceMode::Nobody,
+    }
+}
+
+/// Why a service does not balance over those that are ready, or that these are few.
+fn mass_warning(service: &Service, decision: &Decision) -> Option<String> {
+    let (ready, of) = (decision.ready, decision.of);
+    let mass = service.health.mass;
+    let name = &service.name;
+    match decision.mode {
+        Mode::Limited => Some(format!(
+            "service {name:?}: {ready} of {of} backends are ready; some of the others stay in service, since at most {} % \
+             may leave (max_ejected)",
+            mass.max_ejected
+        )),
+        Mode::Panic => Some(format!(
+            "service {name:?}: only {ready} of {of} backends are ready, fewer than {} % (panic_below): all of them take \
+             traffic",
+            mass.panic_below
+        )),
+        Mode::Sorry => Some(format!(
+            "service {name:?}: none of {of} backends is ready; those with sorry = true take traffic"
+        )),
+        Mode::Normal if ready < u32::from(mass.min_ready) && of > 0 => Some(format!(
+            "service {name:?}: only {ready} of {of} backends are ready, expected at least {} (min_ready)",
+            mass.min_ready
+        )),
+        Mode::Normal | Mode::Nobody => None,
     }
 }
 

@@ -90,6 +90,7 @@ impl World {
             port: None,
             weight: 100,
             state: if self.drained.contains(n) { AdminState::Drain } else { AdminState::Up },
+            sorry: false,
         };
         let service = Service {
             name: "web".into(),
@@ -108,6 +109,7 @@ impl World {
                 timeout: Duration::from_secs(1),
                 rise: 1,
                 fall: 1,
+                mass: crate::config::defaults::MASS,
             },
             limit: None,
             backends: self.backends.keys().map(backend).collect(),

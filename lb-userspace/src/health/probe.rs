@@ -10,7 +10,10 @@ use std::{
 
 use futures::future::BoxFuture;
 
-use super::{Outcome, Target, http::HttpProbe, tcp::TcpProbe};
+use super::{
+    Outcome, Target, dns::DnsProbe, exec::ExecProbe, grpc::GrpcProbe, http::HttpProbe, tcp::TcpProbe,
+    udp::UdpProbe,
+};
 use crate::config::Check;
 
 /// Result of one check: an outcome that counts, or none.
@@ -49,6 +52,12 @@ pub(super) fn for_check(check: &Check) -> Option<Arc<dyn Probe>> {
     match check {
         Check::None => None,
         Check::Tcp => Some(Arc::new(TcpProbe)),
+        Check::Grpc { service } => Some(Arc::new(GrpcProbe { service: service.clone() })),
+        Check::Dns { query } => Some(Arc::new(DnsProbe::new(query))),
+        Check::Udp { send, receive } => {
+            Some(Arc::new(UdpProbe { send: send.clone(), receive: receive.clone() }))
+        }
+        Check::Exec { command } => Some(Arc::new(ExecProbe { command: command.clone() })),
         Check::Http { path, expect, host } => {
             Some(Arc::new(HttpProbe { path: path.clone(), expect: expect.clone(), host: host.clone() }))
         }
@@ -67,6 +76,16 @@ pub(super) async fn run(probe: &dyn Probe, target: &Target) -> Verdict {
 
 fn timed_out(target: &Target, timeout: Duration, connected: bool) -> Outcome {
     let endpoint = target.endpoint();
+    match &target.health.check {
+        Check::Udp { .. } | Check::Dns { .. } => {
+            return Outcome::Failed(format!("no answer from {endpoint} within {timeout:?}"));
+        }
+        Check::Exec { command } => {
+            let program = command.first().map_or("the command", String::as_str);
+            return Outcome::NotReady(format!("{program} did not end within {timeout:?}"));
+        }
+        Check::None | Check::Tcp | Check::Http { .. } | Check::Grpc { .. } => {}
+    }
     if connected {
         Outcome::NotReady(format!("connected to {endpoint}, but no complete answer within {timeout:?}"))
     } else {
@@ -103,5 +122,13 @@ mod tests {
         assert!(for_check(&Check::Tcp).is_some());
         let http = Check::Http { path: "/".into(), expect: vec![200..=299], host: None };
         assert!(for_check(&http).is_some());
+        for check in [
+            Check::Grpc { service: String::new() },
+            Check::Dns { query: "example".into() },
+            Check::Udp { send: "ping".into(), receive: None },
+            Check::Exec { command: vec!["/bin/true".into()] },
+        ] {
+            assert!(for_check(&check).is_some(), "{check:?}");
+        }
     }
 }

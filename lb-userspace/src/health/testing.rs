@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{Probe, Progress, Target, TargetKey, Verdict};
-use crate::config::{Check, Health};
+use crate::config::{Check, Health, defaults::MASS};
 
 /// A target of service `web` on 127.0.0.1:80: TCP, interval and timeout 1 s, rise 2, fall 3.
 pub(super) fn target(backend: &str) -> Target {
@@ -26,7 +26,15 @@ pub(super) fn target(backend: &str) -> Target {
         key: TargetKey { service: "web".into(), backend: backend.into() },
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         port: 80,
-        health: Health { check: Check::Tcp, port: None, interval: second, timeout: second, rise: 2, fall: 3 },
+        health: Health {
+            check: Check::Tcp,
+            port: None,
+            interval: second,
+            timeout: second,
+            rise: 2,
+            fall: 3,
+            mass: MASS,
+        },
         initial: None,
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::words::{self, CheckKind};
 use crate::config::{
     defaults, limits,
+    problem::quoted,
     raw::RawHealth,
     reader::Field,
-    types::{Backend, Check, Health, Ports},
+    types::{Backend, Check, Health, Mass, Ports},
     value::{ValueError, check_host, check_path, format_duration, parse_expect},
 };
 
@@ -23,6 +24,21 @@ pub(super) fn resolve(raw: Option<&RawHealth<'_>>) -> Health {
         timeout: timeout(raw, interval),
         rise: table.number("rise", &raw.rise, limits::STREAK, defaults::RISE),
         fall: table.number("fall", &raw.fall, limits::STREAK, defaults::FALL),
+        mass: Mass {
+            max_ejected: table.number(
+                "max_ejected",
+                &raw.max_ejected,
+                limits::PERCENT,
+                defaults::MASS.max_ejected,
+            ),
+            panic_below: table.number(
+                "panic_below",
+                &raw.panic_below,
+                limits::PERCENT,
+                defaults::MASS.panic_below,
+            ),
+            min_ready: table.number("min_ready", &raw.min_ready, limits::MIN_READY, defaults::MASS.min_ready),
+        },
     }
 }
 
@@ -55,29 +71,119 @@ fn check(raw: &RawHealth<'_>) -> Check {
         }
         Field::Absent | Field::Bad => None,
     };
+    let Some(kind) = kind else { return Check::None };
+    refuse_keys_of_others(raw, kind);
     match kind {
-        Some(CheckKind::Http) => Check::Http {
+        CheckKind::None => Check::None,
+        CheckKind::Tcp => Check::Tcp,
+        CheckKind::Http => Check::Http {
             path: path.map_or_else(|| defaults::PATH.to_owned(), |path| path.value),
             expect: expect.unwrap_or_else(|| vec![defaults::EXPECT]),
             host: host.map(|host| host.value),
         },
-        Some(kind) => {
-            refuse_http_keys(raw);
-            if kind == CheckKind::Tcp { Check::Tcp } else { Check::None }
+        CheckKind::Grpc => {
+            let service = table.notation("service", &raw.service, |text| check_grpc_service(text));
+            Check::Grpc { service: service.map(|service| service.value).unwrap_or_default() }
         }
-        None => Check::None,
+        CheckKind::Dns => Check::Dns {
+            query: demanded(raw, "query", &raw.query, "query = \"www.example\"", |text| check_query(text)),
+        },
+        CheckKind::Udp => Check::Udp {
+            send: demanded(raw, "send", &raw.send, "send = \"ping\"", |text| check_payload(text)),
+            receive: table
+                .notation("receive", &raw.receive, |text| check_payload(text))
+                .map(|receive| receive.value),
+        },
+        CheckKind::Exec => Check::Exec { command: command(raw) },
+    }
+}
+
+/// A key that this kind of check cannot do without.
+fn demanded(
+    raw: &RawHealth<'_>,
+    key: &str,
+    field: &Field<&str>,
+    example: &str,
+    check: impl Fn(&str) -> Result<String, ValueError>,
+) -> String {
+    if matches!(field, Field::Absent) {
+        raw.table.missing(key, example);
+    }
+    raw.table.notation(key, field, check).map(|value| value.value).unwrap_or_default()
+}
+
+fn command(raw: &RawHealth<'_>) -> Vec<String> {
+    match &raw.command {
+        Field::Given(given) => {
+            let words: Vec<String> = given.value.iter().map(|word| word.value.to_owned()).collect();
+            let fits = (1..=limits::COMMAND_WORDS).contains(&words.len());
+            if !fits || !words[0].starts_with('/') || words.iter().any(|word| word.contains('\0')) {
+                let most = limits::COMMAND_WORDS;
+                let what = format_args!("expected an absolute path and its arguments, 1 to {most} strings");
+                raw.table.wrong(given.at, "command", what);
+            }
+            words
+        }
+        Field::Absent => {
+            raw.table.missing("command", "command = [\"/usr/local/bin/check\", \"--fast\"]");
+            Vec::new()
+        }
+        Field::Bad => Vec::new(),
     }
 }
 
 /// A path that nobody asks for is a mistake about what is checked.
-fn refuse_http_keys(raw: &RawHealth<'_>) {
-    let place = |field: &Field<&str>| if let Field::Given(given) = field { Some(given.at) } else { None };
+fn refuse_keys_of_others(raw: &RawHealth<'_>, kind: CheckKind) {
+    let text = |field: &Field<&str>| if let Field::Given(given) = field { Some(given.at) } else { None };
     let expect = if let Field::Given(given) = &raw.expect { Some(given.at) } else { None };
-    for (key, at) in [("path", place(&raw.path)), ("expect", expect), ("host", place(&raw.host))] {
-        if let Some(at) = at {
-            raw.table.wrong(at, key, "belongs to type = \"http\"; set that type or remove the key");
+    let command = if let Field::Given(given) = &raw.command { Some(given.at) } else { None };
+    let places = [
+        ("path", text(&raw.path), CheckKind::Http, "http"),
+        ("expect", expect, CheckKind::Http, "http"),
+        ("host", text(&raw.host), CheckKind::Http, "http"),
+        ("service", text(&raw.service), CheckKind::Grpc, "grpc"),
+        ("query", text(&raw.query), CheckKind::Dns, "dns"),
+        ("send", text(&raw.send), CheckKind::Udp, "udp"),
+        ("receive", text(&raw.receive), CheckKind::Udp, "udp"),
+        ("command", command, CheckKind::Exec, "exec"),
+    ];
+    for (key, at, owner, word) in places {
+        if let Some(at) = at.filter(|_| owner != kind) {
+            let what = format_args!("belongs to type = \"{word}\"; set that type or remove the key");
+            raw.table.wrong(at, key, what);
         }
     }
+}
+
+fn check_grpc_service(text: &str) -> Result<String, ValueError> {
+    let most = limits::GRPC_SERVICE_BYTES;
+    if text.len() <= most && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(ValueError::new(
+        quoted(text),
+        format!("the name of a gRPC service, at most {most} visible ASCII characters"),
+    ))
+}
+
+fn check_query(text: &str) -> Result<String, ValueError> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    if name.len() <= 253 && name.split('.').all(label) {
+        return Ok(text.to_owned());
+    }
+    Err(ValueError::new(quoted(text), "a domain name like \"www.example\""))
+}
+
+fn check_payload(text: &str) -> Result<String, ValueError> {
+    let most = limits::PAYLOAD_BYTES;
+    if (1..=most).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err(ValueError::new(format!("{} bytes", text.len()), format!("1 to {most} bytes")))
 }
 
 /// A check needs a port from somewhere: its own, the backend's, or the first of the service.

@@ -188,6 +188,7 @@ fn backend<'a>(raw: &RawBackend<'a>) -> (Backend, Place<'a>) {
         port: table.optional_number("port", &raw.port, limits::PORT),
         weight: table.number("weight", &raw.weight, limits::WEIGHT, defaults::WEIGHT),
         state: table.word("state", &raw.state, &words::STATE).unwrap_or(defaults::STATE),
+        sorry: raw.sorry.given().map_or(defaults::SORRY, |sorry| sorry.value),
     };
     (backend, Place { table, address })
 }

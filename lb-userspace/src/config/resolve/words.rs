@@ -15,6 +15,10 @@ pub(super) enum CheckKind {
     None,
     Tcp,
     Http,
+    Grpc,
+    Dns,
+    Udp,
+    Exec,
 }
 
 pub(super) const XDP_MODE: Words<XdpMode> = Words {
@@ -40,8 +44,16 @@ pub(super) const STATE: Words<AdminState> = Words {
     later: &[],
 };
 pub(super) const CHECK: Words<CheckKind> = Words {
-    known: &[("none", CheckKind::None), ("tcp", CheckKind::Tcp), ("http", CheckKind::Http)],
-    later: &["https", "grpc", "dns", "udp", "exec"],
+    known: &[
+        ("none", CheckKind::None),
+        ("tcp", CheckKind::Tcp),
+        ("http", CheckKind::Http),
+        ("grpc", CheckKind::Grpc),
+        ("dns", CheckKind::Dns),
+        ("udp", CheckKind::Udp),
+        ("exec", CheckKind::Exec),
+    ],
+    later: &["https"],
 };
 /// How a check reaches the backend; one way so far, so it leaves no trace in the result.
 pub(super) const VIA: Words<()> = Words { known: &[("address", ())], later: &["vip"] };

@@ -45,13 +45,22 @@ fn healths() -> impl Strategy<Value = Health> {
         Just(Check::None),
         Just(Check::Tcp),
         http.prop_map(|(path, expect, host)| Check::Http { path, expect, host }),
+        "[!-~]{0,40}".prop_map(|service| Check::Grpc { service }),
+        "[a-z0-9_-]{1,20}(\\.[a-z0-9]{1,20}){0,3}\\.?".prop_map(|query| Check::Dns { query }),
+        (".{1,30}", option::of(".{1,30}")).prop_map(|(send, receive)| Check::Udp { send, receive }),
+        vec("/[^\0]{0,20}", 1..4).prop_map(|command| Check::Exec { command }),
     ];
     let times = (100_u64..=3_600_000).prop_flat_map(|interval| (Just(interval), 1..=interval));
     (check, option::of(1_u16..), times, 1_u32..=100, 1_u32..=100).prop_map(
         |(check, port, times, rise, fall)| {
             let (interval, timeout) = (Duration::from_millis(times.0), Duration::from_millis(times.1));
             // Without a port of its own a check of a service for any port has none.
-            Health { check, port: port.or(Some(80)), interval, timeout, rise, fall }
+            let mass = crate::config::Mass {
+                max_ejected: (fall % 101) as u8,
+                panic_below: (rise % 101) as u8,
+                min_ready: 3,
+            };
+            Health { check, port: port.or(Some(80)), interval, timeout, rise, fall, mass }
         },
     )
 }
@@ -67,7 +76,14 @@ fn backends() -> impl Strategy<Value = Vec<Backend>> {
             };
             let name = if named { format!("b{number}") } else { address.to_string() };
             // One weight above zero is demanded of every service.
-            Backend { name, address, port, weight: weight.max(u16::from(number == 1)), state }
+            Backend {
+                name,
+                address,
+                port,
+                weight: weight.max(u16::from(number == 1)),
+                state,
+                sorry: number % 3 == 0,
+            }
         });
         backends.collect()
     })
@@ -276,7 +292,7 @@ proptest! {
         let address = IpAddr::from([198, 51, 100, 200]);
         let spec = BackendSpec { name: Some("new".into()), address, port: Some(9), weight: Some(weight), state: Some(state) };
         document.add_backend(&service.name, &spec).unwrap();
-        service.backends.push(Backend { name: "new".into(), address, port: Some(9), weight, state });
+        service.backends.push(Backend { name: "new".into(), address, port: Some(9), weight, state, sorry: false });
         prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
 
         let service = &mut expected.services[index];

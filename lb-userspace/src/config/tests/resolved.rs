@@ -49,6 +49,9 @@ interval = "5s"
 timeout = "500ms"
 rise = 1
 fall = 4
+max_ejected = 50
+panic_below = 30
+min_ready = 2
 via = "address"
 [[service.backend]]
 name = "b1"
@@ -56,6 +59,7 @@ address = "198.51.100.11"
 port = 8080
 weight = 0
 state = "drain"
+sorry = true
 [[service.backend]]
 address = "2001:DB8:0:0::11"
 [service.limit]
@@ -93,6 +97,7 @@ fn every_key_arrives() {
         timeout: Duration::from_millis(500),
         rise: 1,
         fall: 4,
+        mass: crate::config::Mass { max_ejected: 50, panic_below: 30, min_ready: 2 },
     };
     let first = Backend {
         name: "b1".into(),
@@ -100,6 +105,7 @@ fn every_key_arrives() {
         port: Some(8080),
         weight: 0,
         state: AdminState::Drain,
+        sorry: true,
     };
     let second = Backend {
         name: "2001:db8::11".into(),
@@ -107,6 +113,7 @@ fn every_key_arrives() {
         port: None,
         weight: 100,
         state: AdminState::Up,
+        sorry: false,
     };
     let service = Service {
         name: "web".into(),
@@ -275,8 +282,9 @@ fn other_notations_of_toml_mean_the_same() {
     inline += "health.type = \"http\"\nhealth.path = '/ready'\nhealth.expect = \"300-399,200,204,201\"\n\
                health.host = \"web.example:8080\"\nhealth.port = 81\nhealth.interval = \"5s\"\n\
                health.timeout = \"500ms\"\nhealth.rise = 1\nhealth.fall = 4\n\
+               health.max_ejected = 50\nhealth.panic_below = 30\nhealth.min_ready = 2\n\
                limit.anonymous.rate = 1000\nlimit.anonymous.burst = 2000\n\
-               backend = [{ name = \"b1\", address = \"198.51.100.11\", port = 8080, weight = 0x0, state = \"drain\" },\n\
+               backend = [{ name = \"b1\", address = \"198.51.100.11\", port = 8080, weight = 0x0, state = \"drain\", sorry = true },\n\
                { address = \"2001:db8::11\" }]\n";
     assert_eq!(parse(&inline), blocks);
     assert_eq!(parse(&FULL.replace('\n', "\r\n")), blocks);

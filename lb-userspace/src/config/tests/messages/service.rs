@@ -168,11 +168,30 @@ fn health() {
             (
                 "type = \"https\"",
                 "lb.toml:6:8: service \"web\" health: type: \"https\" is not available in this version (known: none, \
-                 tcp, http)",
+                 tcp, http, grpc, dns, udp, exec)",
             ),
             (
                 "type = \"icmp\"",
-                "lb.toml:6:8: service \"web\" health: type: found \"icmp\", expected one of: none, tcp, http",
+                "lb.toml:6:8: service \"web\" health: type: found \"icmp\", expected one of: none, tcp, http, \
+                 grpc, dns, udp, exec",
+            ),
+            (
+                "type = \"dns\"\nquery = \"a..b\"",
+                "lb.toml:7:9: service \"web\" health: query: found \"a..b\", expected a domain name like \"www.example\"",
+            ),
+            (
+                "type = \"udp\"\nsend = \"\"\nquery = \"a\"",
+                "lb.toml:7:8: service \"web\" health: send: found 0 bytes, expected 1 to 1024 bytes\n\
+                 lb.toml:8:9: service \"web\" health: query: belongs to type = \"dns\"; set that type or remove the key",
+            ),
+            (
+                "type = \"exec\"\ncommand = [\"check\"]",
+                "lb.toml:7:11: service \"web\" health: command: expected an absolute path and its arguments, 1 to 64 strings",
+            ),
+            (
+                "type = \"grpc\"\nservice = \"a b\"",
+                "lb.toml:7:11: service \"web\" health: service: found \"a b\", expected the name of a gRPC service, at most \
+                 120 visible ASCII characters",
             ),
             (
                 "via = \"vip\"",
