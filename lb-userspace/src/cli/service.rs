@@ -56,7 +56,7 @@ pub(super) struct Add {
     #[arg(long, value_parser = PossibleValuesParser::new(["addresses", "source", "flow"]))]
     affinity: Option<String>,
     /// How packets reach the backend
-    #[arg(long, value_parser = PossibleValuesParser::new(["l2", "ipip"]))]
+    #[arg(long, value_parser = PossibleValuesParser::new(["l2", "ipip", "gue"]))]
     forward: Option<String>,
     /// Length of the table, a prime
     #[arg(long, value_name = "N")]

@@ -181,6 +181,7 @@ impl Differences {
             self.add(|| "daemon: hash_seed changed".into());
         }
         self.field(place, "tunnel_source", &old.tunnel_source, &new.tunnel_source, debug);
+        self.field(place, "gue_port", &old.gue_port, &new.gue_port, debug);
         self.field(place, "announce", &old.announce, &new.announce, word);
         self.field(place, "flow_table.capacity", &old.flow_capacity, &new.flow_capacity, debug);
         self.field(place, "limit_table.capacity", &old.limit_capacity, &new.limit_capacity, debug);

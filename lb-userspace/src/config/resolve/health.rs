@@ -82,17 +82,15 @@ fn check(raw: &RawHealth<'_>) -> Check {
             host: host.map(|host| host.value),
         },
         CheckKind::Grpc => {
-            let service = table.notation("service", &raw.service, |text| check_grpc_service(text));
+            let service = table.notation("service", &raw.service, check_grpc_service);
             Check::Grpc { service: service.map(|service| service.value).unwrap_or_default() }
         }
-        CheckKind::Dns => Check::Dns {
-            query: demanded(raw, "query", &raw.query, "query = \"www.example\"", |text| check_query(text)),
-        },
+        CheckKind::Dns => {
+            Check::Dns { query: demanded(raw, "query", &raw.query, "query = \"www.example\"", check_query) }
+        }
         CheckKind::Udp => Check::Udp {
-            send: demanded(raw, "send", &raw.send, "send = \"ping\"", |text| check_payload(text)),
-            receive: table
-                .notation("receive", &raw.receive, |text| check_payload(text))
-                .map(|receive| receive.value),
+            send: demanded(raw, "send", &raw.send, "send = \"ping\"", check_payload),
+            receive: table.notation("receive", &raw.receive, check_payload).map(|receive| receive.value),
         },
         CheckKind::Exec => Check::Exec { command: command(raw) },
     }
