@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -52,7 +52,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || {
             format!(
-                "--from {text:?} is no balancer: expected HOST, HOST:PORT, http://HOST:PORT (`listen` of its [daemon]) or \
+                "{text:?} is no balancer: expected HOST, HOST:PORT, http://HOST:PORT (`listen` of its [daemon]) or \
                  the path of its socket"
             )
         };
@@ -60,7 +60,7 @@ impl FromStr for Endpoint {
             return Ok(Self::Unix(path.into()));
         }
         if text.starts_with("https:") {
-            bail!("--from {text:?}: a balancer serves agents over plain HTTP: use http://");
+            bail!("{text:?}: a balancer serves agents over plain HTTP: use http://");
         }
         let authority = text.strip_prefix("http://").unwrap_or(text);
         let authority = authority.strip_suffix('/').unwrap_or(authority);
@@ -103,20 +103,26 @@ impl Endpoint {
     /// # Errors
     /// Whatever stands in the way, in words.
     pub(super) async fn ask(&self) -> anyhow::Result<Answered> {
+        let (info, peer) = self.get(PATH).await?;
+        Ok(Answered { info, peer })
+    }
+
+    /// The answer to `GET path`, and the balancer's address if it was asked over the network.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<(T, Option<IpAddr>)> {
         let answer = async {
             match self {
-                Self::Unix(path) => {
-                    let stream = UnixStream::connect(path)
+                Self::Unix(socket) => {
+                    let stream = UnixStream::connect(socket)
                         .await
-                        .with_context(|| format!("cannot connect to {}", path.display()))?;
-                    Ok(Answered { info: question(stream, "lb").await?, peer: None })
+                        .with_context(|| format!("cannot connect to {}", socket.display()))?;
+                    Ok((question(stream, "lb", path).await?, None))
                 }
                 Self::Tcp { host, port } => {
                     let stream = TcpStream::connect((host.as_str(), *port))
                         .await
                         .with_context(|| format!("cannot connect to {host}, port {port}"))?;
                     let peer = stream.peer_addr().as_ref().map(SocketAddr::ip).ok();
-                    Ok(Answered { info: question(stream, host).await?, peer })
+                    Ok((question(stream, host, path).await?, peer))
                 }
             }
         };
@@ -125,11 +131,12 @@ impl Endpoint {
 }
 
 /// Asks over a connection that is there.
-async fn question(
+async fn question<T: DeserializeOwned>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     host: &str,
-) -> anyhow::Result<AgentInfo> {
-    let request = Request::get(PATH)
+    path: &str,
+) -> anyhow::Result<T> {
+    let request = Request::get(path)
         .header(header::HOST, host)
         .header(header::ACCEPT, "application/json")
         .header(header::CONNECTION, "close")
@@ -147,7 +154,7 @@ async fn question(
         match serde_json::from_slice::<ApiError>(&body) {
             Ok(problem) => bail!("it refuses: {problem}"),
             Err(_) => {
-                bail!("its answer to GET {PATH} has status {status}: it is no balancer of this version of lb")
+                bail!("its answer to GET {path} has status {status}: it is no balancer of this version of lb")
             }
         }
     };

@@ -27,7 +27,16 @@ use tokio::{
 };
 
 use self::{out::Out, places::Places, run::Signal};
-use crate::config;
+use crate::{api::types::Digests, config};
+
+/// What another balancer of the group says of its tables; `address` as for `lb agent --from`.
+///
+/// # Errors
+/// When it is no address, or nobody answers as a balancer does.
+pub async fn digests_of(address: &str) -> anyhow::Result<Digests> {
+    let peer: balancer::Endpoint = address.parse()?;
+    Ok(peer.get("/v1/digests").await?.0)
+}
 
 /// `lb agent`.
 #[derive(Clone, Debug, PartialEq)]

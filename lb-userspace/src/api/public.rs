@@ -17,6 +17,7 @@ use super::{
     error::ApiError,
     metrics, page,
     router::{PROMETHEUS, no_such_method, within},
+    types::Digests,
 };
 
 /// Both texts as of one moment, and what agents need. Shared by all connections: a crowd of readers costs the daemon
@@ -26,6 +27,7 @@ struct Snapshot {
     keep: Duration,
     texts: Mutex<Option<(Instant, Texts)>>,
     agent: Mutex<Option<(Instant, Bytes)>>,
+    digests: Mutex<Option<(Instant, Bytes)>>,
 }
 
 #[derive(Clone)]
@@ -52,6 +54,15 @@ impl Snapshot {
         .await
     }
 
+    async fn digests(&self) -> Result<Bytes, ApiError> {
+        self.kept(&self.digests, async {
+            let digests = Digests::of(&self.control.status().await?);
+            let json = serde_json::to_vec(&digests).map_err(|e| ApiError::internal(e.to_string()))?;
+            Ok(json.into())
+        })
+        .await
+    }
+
     /// What is in `place`, if that is not too old, else the answer of `ask`, which then lies there.
     async fn kept<T: Clone>(
         &self,
@@ -70,15 +81,22 @@ impl Snapshot {
     }
 }
 
-/// `GET /`, `GET /metrics` and `GET /v1/agent`, each asked of the daemon at most once per `keep`.
+/// `GET /`, `GET /metrics`, `GET /v1/agent` and `GET /v1/digests`, each asked of the daemon at most once per `keep`.
 pub(super) fn router(control: Arc<dyn Control>, keep: Duration) -> Router {
     Router::new()
         .route("/", get(page_now))
         .route("/metrics", get(metrics_now))
         .route("/v1/agent", get(agent_now))
+        .route("/v1/digests", get(digests_now))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .with_state(Arc::new(Snapshot { control, keep, texts: Mutex::default(), agent: Mutex::default() }))
+        .with_state(Arc::new(Snapshot {
+            control,
+            keep,
+            texts: Mutex::default(),
+            agent: Mutex::default(),
+            digests: Mutex::default(),
+        }))
 }
 
 async fn metrics_now(State(snapshot): State<Arc<Snapshot>>) -> Result<Response, ApiError> {
@@ -96,7 +114,12 @@ async fn agent_now(State(snapshot): State<Arc<Snapshot>>) -> Result<Response, Ap
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
+async fn digests_now(State(snapshot): State<Arc<Snapshot>>) -> Result<Response, ApiError> {
+    let json = within(snapshot.digests()).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
 async fn no_such_path() -> ApiError {
-    ApiError::not_found("only /, /metrics and /v1/agent are served over TCP")
+    ApiError::not_found("only /, /metrics, /v1/agent and /v1/digests are served over TCP")
         .fix("use the unix socket for the rest of the API")
 }

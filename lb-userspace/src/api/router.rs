@@ -22,7 +22,8 @@ use super::{
     metrics, page,
     server::{BODY_LIMIT, Peer, TEXT_LIMIT},
     types::{
-        AgentInfo, BackendRow, Backends, Healthz, Limits, ServiceLimit, ServiceStatus, Services, Status,
+        AgentInfo, BackendRow, Backends, Digests, Healthz, Limits, ServiceLimit, ServiceStatus, Services,
+        Status,
     },
 };
 
@@ -101,6 +102,7 @@ pub(super) fn router(control: Arc<dyn Control>) -> Router {
             get(limit).put(changes::set_limit).delete(changes::clear_limit),
         )
         .route("/v1/agent", get(agent))
+        .route("/v1/digests", get(digests))
         .route("/v1/backends", get(backends))
         .route("/v1/backends/{backend}", patch(changes::set_everywhere).delete(changes::remove_everywhere))
         .route("/v1/limits", get(limits))
@@ -189,6 +191,10 @@ async fn service(State(api): State<Api>, Segments(name): Segments<String>) -> An
 
 async fn agent(State(api): State<Api>) -> Answer<AgentInfo> {
     within(api.control.agent()).await.map(axum::Json)
+}
+
+async fn digests(State(api): State<Api>) -> Answer<Digests> {
+    within(api.control.status()).await.map(|status| axum::Json(Digests::of(&status)))
 }
 
 /// `?service=NAME`.

@@ -279,6 +279,38 @@ pub struct AgentInfo {
     pub gue_port: u16,
 }
 
+/// `GET /v1/digests`: what balancers of a group compare. TCP serves it too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digests {
+    /// Name of the instance.
+    pub name: String,
+    /// Services, in the order of `lb.toml`.
+    pub services: Vec<ServiceDigests>,
+}
+
+/// The digests of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDigests {
+    /// Name of the service.
+    pub name: String,
+    /// As in [`ServiceStatus`].
+    pub desired_digest: String,
+    /// As in [`ServiceStatus`].
+    pub installed_digest: String,
+}
+
+impl Digests {
+    /// Those of a status.
+    pub fn of(status: &Status) -> Self {
+        let of = |s: &ServiceStatus| ServiceDigests {
+            name: s.name.clone(),
+            desired_digest: s.desired_digest.clone(),
+            installed_digest: s.installed_digest.clone(),
+        };
+        Self { name: status.name.clone(), services: status.services.iter().map(of).collect() }
+    }
+}
+
 /// `GET /healthz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Healthz {

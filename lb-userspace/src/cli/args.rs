@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{agent, apply, backend, check, completions, detach, exit, limit, man, run, service};
+use super::{agent, apply, backend, check, completions, detach, exit, limit, man, run, service, status};
 
 /// Layer-4 load balancer in XDP.
 #[derive(Debug, Parser)]
@@ -43,7 +43,7 @@ pub(super) enum Verb {
     /// Take the balancer's XDP program and its state off this host
     Detach(detach::Detach),
     /// Show everything about a running instance
-    Status,
+    Status(status::Show),
     /// Show, add and remove services
     Service {
         #[command(subcommand)]

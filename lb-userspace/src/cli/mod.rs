@@ -81,7 +81,7 @@ fn dispatch(verb: &Verb, cx: &mut Context<'_>) -> Result<(), Failure> {
         Verb::Run(verb) => verb.run(cx),
         Verb::Agent(verb) => verb.run(cx),
         Verb::Detach(verb) => verb.run(cx),
-        Verb::Status => status::run(cx),
+        Verb::Status(show) => show.run(cx),
         Verb::Service { verb } => verb.run(cx),
         Verb::Backend { verb } => verb.run(cx),
         Verb::Limit { verb } => verb.run(cx),
