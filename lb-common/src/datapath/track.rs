@@ -217,11 +217,11 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
     member
 }
 
-/// A SYN of a flow that has an entry: a flow that goes on keeps its member (an off-path or late SYN must not move a
-/// connection; its server answers as RFC 5961 says), anything else begins at the owner.
+/// A SYN of a flow that has an entry: a flow that goes on keeps its member, proven or not (an off-path or late SYN must
+/// not move a connection; its server answers as RFC 5961 says), anything else begins at the owner.
 #[inline(always)]
 fn begin_again<W: Word>(word: &W, old: u64, new: u64) -> u16 {
-    if entry::kind(old) == entry::ESTABLISHED {
+    if entry::kind(old) == entry::ESTABLISHED || entry::kind(old) == entry::PROBATION {
         return entry::member(old);
     }
     word.replace(old, new);
