@@ -109,9 +109,10 @@ pub mod vip_entry {
     }
 }
 
-/// A protocol and a port in [`Service::sole`]: `protocol(16) | port(16)`, never 0.
+/// A protocol and a port in [`Service::sole`]: `1(1) | protocol(15) | port(16)`. Never 0, which stands for none, even
+/// for protocol 0, which packets can have.
 pub const fn sole_port(protocol: u8, port: u16) -> u32 {
-    (protocol as u32) << 16 | port as u32
+    1 << 31 | (protocol as u32) << 16 | port as u32
 }
 
 /// Key of the port table: `vip(16) | protocol(8) | port(16)`, 40 bits.

@@ -26,6 +26,13 @@ fn one_port(f: Family) -> Vec<Case> {
         passes(format!("{f} UDP to another port of a VIP passes"), udp(f, WEB, 81), NoSuchPort),
         passes(format!("{f} TCP to the port of a UDP service passes"), tcp(f, DNS, 53), NoSuchPort),
         passes(format!("{f} SCTP to a VIP of TCP and UDP services passes"), other(f, WEB, SCTP), NoSuchPort),
+        // Found by random frames: it was taken for the entry that a service of one port does not have.
+        passes(
+            format!("{f} protocol 0 to a VIP of TCP and UDP services passes"),
+            other(f, WEB, 0),
+            NoSuchPort,
+        ),
+        passes(format!("{f} protocol 0 to a VIP of one port passes"), other(f, DNS, 0), NoSuchPort),
         passes(format!("{f} ESP to a VIP of TCP and UDP services passes"), other(f, WEB, ESP), NoSuchPort),
         passes(format!("{f} GRE to a VIP of TCP and UDP services passes"), other(f, WEB, GRE), NoSuchPort),
         passes(
