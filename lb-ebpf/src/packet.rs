@@ -69,6 +69,25 @@ impl Frame {
         self.adjust_head((self.length() as i32).wrapping_sub(length as i32))
     }
 
+    /// Moves what is out of sight, which may overlap with where it goes, from one offset to another.
+    #[inline(always)]
+    fn carry(&mut self, from: usize, to: usize) -> Result<(), Cut> {
+        let both = self.skipped == 8;
+        let skipped = core::mem::replace(&mut self.skipped, 0);
+        let (first, second) = (self.bytes::<4>(from)?, self.bytes::<4>(from + 4)?);
+        let (first_to, second_to) = (self.bytes::<4>(to)?, self.bytes::<4>(to + 4)?);
+        // SAFETY: `bytes` compared all four ranges with the end of the frame; words are read before any is written.
+        unsafe {
+            let (tag, other) = (first.cast::<u32>().read_unaligned(), second.cast::<u32>().read_unaligned());
+            first_to.cast::<u32>().write_unaligned(tag);
+            if both {
+                second_to.cast::<u32>().write_unaligned(other);
+            }
+        }
+        self.skipped = skipped;
+        Ok(())
+    }
+
     /// Moves the start of the frame by `delta` bytes.
     #[inline(always)]
     fn adjust_head(&mut self, delta: i32) -> Result<(), Cut> {
@@ -99,11 +118,15 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn grow<const N: usize>(&mut self) -> Result<(), Cut> {
-        self.adjust_head(-(N as i32))
+        self.adjust_head(-(N as i32))?;
+        if self.skipped != 0 { self.carry(N, 0) } else { Ok(()) }
     }
 
     #[inline(always)]
     fn shrink<const N: usize>(&mut self) -> Result<(), Cut> {
+        if self.skipped != 0 {
+            self.carry(0, N)?;
+        }
         self.adjust_head(N as i32)
     }
 

@@ -9,7 +9,7 @@ use super::{
     parse::{self, Network},
     tagged,
     verdict::Verdict,
-    way::{Way, Ways, announces},
+    way::{self, Way, Ways, announces},
 };
 use crate::{
     abi::{Globals, Reason, slot},
@@ -21,10 +21,14 @@ use crate::{
 /// A packet that is not for a service is passed exactly as it came.
 #[inline(always)]
 pub fn balance<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
-    by_type(packet, tables, ingress, true)
+    let verdict = by_type(packet, tables, ingress, true);
+    if verdict.way().is_none() {
+        return verdict;
+    }
+    way::follow(packet, tables, verdict, ingress)
 }
 
-/// The same for a frame whose tags are out of sight: what other tags may follow are nobody's.
+/// The straight run for a frame whose tags are out of sight: what other tags may follow are nobody's.
 #[inline(always)]
 pub(super) fn untagged<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
     by_type(packet, tables, ingress, false)
@@ -37,8 +41,8 @@ fn by_type<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32, may_
     match be16(header, 12) {
         ethernet::IPV4 => from_ipv4(packet, tables, globals, ingress),
         ethernet::IPV6 => from_ipv6(packet, tables, globals, ingress),
-        ethernet::ARP if announces(globals) => tables.way(packet, Way::Announce, ingress),
-        tag if may_be_tagged && tagged::is_tag(tag) => tables.way(packet, Way::Tagged, ingress),
+        ethernet::ARP if announces(globals) => Verdict::detour(Way::Announce, 0),
+        tag if may_be_tagged && tagged::is_tag(tag) => Verdict::detour(Way::Tagged, 0),
         _ => Verdict::pass(Reason::NotIp),
     }
 }
@@ -64,7 +68,7 @@ fn from_ipv6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
     };
     let Some(vip) = lookup::vip6(tables, globals, words(header, 24)) else {
         if header[6] == protocol::ICMPV6 && announces(globals) {
-            return tables.way(packet, Way::Announce, ingress);
+            return Verdict::detour(Way::Announce, 0);
         }
         return Verdict::pass(Reason::NotService);
     };
@@ -72,7 +76,7 @@ fn from_ipv6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
         // Neighbour discovery belongs to the link; other ICMPv6 is for a service or not, as ICMP is.
         Ok(network) if network.protocol == protocol::ICMPV6 && announce::is_discovery(packet) => {
             if announces(globals) {
-                tables.way(packet, Way::Announce, ingress)
+                Verdict::detour(Way::Announce, 0)
             } else {
                 Verdict::pass(Reason::NoSuchPort)
             }

@@ -22,8 +22,8 @@ pub trait Packet {
     /// `N` bytes at `offset`, to be written.
     fn at_mut<const N: usize>(&mut self, offset: usize) -> Result<&mut [u8; N], Cut>;
 
-    /// Makes room for `N` bytes before the frame; their content is undefined. Fails without effect when the driver
-    /// left too little headroom.
+    /// Makes room for `N` bytes before the frame; their content is undefined, and what is out of sight stays before
+    /// them. Fails without effect when the driver left too little headroom.
     fn grow<const N: usize>(&mut self) -> Result<(), Cut>;
 
     /// Takes the first `N` bytes away. Fails without effect when the frame is shorter.

@@ -1,5 +1,6 @@
 //! What becomes of a packet and why.
 
+use super::way::Way;
 use crate::abi::Reason;
 
 /// What the program returns to the kernel.
@@ -41,7 +42,11 @@ pub mod code {
     pub const REDIRECT: u32 = 3;
 }
 
-/// Action and cause.
+/// Bits of a detour's `counted`: the way, and above it the bytes out of sight.
+const WAY: u32 = 0xff;
+const HIDDEN: u32 = 8;
+
+/// Action and cause, or the way that will find them.
 ///
 /// Flat, with every field always set: an enum's payload is undefined in its other variants, the compiler copies such
 /// values around when ways meet, and the verifier refuses to.
@@ -83,6 +88,39 @@ impl Verdict {
     pub fn forward(egress: u32, ingress: u32, counter: u32, bytes: u32) -> Self {
         let code = if egress == ingress { code::TRANSMIT } else { code::REDIRECT };
         Self { code, egress, counted: counter, bytes, is_forwarded: true }
+    }
+
+    /// Not decided here: `way` takes the packet on. `argument` (31 bits) is for that way.
+    #[inline(always)]
+    pub fn detour(way: Way, argument: u32) -> Self {
+        Self { code: code::PASS, egress: argument, counted: way as u32, bytes: 0, is_forwarded: true }
+    }
+
+    /// The way that takes the packet on, if this is no verdict yet.
+    #[inline(always)]
+    pub fn way(self) -> Option<Way> {
+        if self.is_forwarded && self.code == code::PASS { Way::from_number(self.counted & WAY) } else { None }
+    }
+
+    /// What the way is told.
+    #[inline(always)]
+    pub fn argument(self) -> u32 {
+        self.egress
+    }
+
+    /// The same detour, of a frame with so many bytes out of sight (0, 4 or 8).
+    #[inline(always)]
+    pub fn hiding(self, skipped: usize) -> Self {
+        if self.way().is_none() {
+            return self;
+        }
+        Self { counted: self.counted & WAY | (skipped as u32) << HIDDEN, ..self }
+    }
+
+    /// Bytes out of sight at a detour.
+    #[inline(always)]
+    pub fn hidden(self) -> usize {
+        (self.counted >> HIDDEN) as usize & 0xc
     }
 
     /// What to do.
@@ -161,8 +199,20 @@ impl Verdict {
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, Cause, Verdict};
+    use super::{Action, Cause, Verdict, Way};
     use crate::abi::Reason;
+
+    #[test]
+    fn a_detour_survives_too() {
+        for skipped in [0, 4, 8] {
+            let detour = Verdict::detour(Way::Announce, 0x7fff_ffff).hiding(skipped);
+            let back = Verdict::from_bits(detour.to_bits(), 1514);
+            assert_eq!(back.way(), Some(Way::Announce));
+            assert_eq!((back.argument(), back.hidden()), (0x7fff_ffff, skipped));
+        }
+        assert_eq!(Verdict::pass(Reason::NotIp).way(), None);
+        assert_eq!(Verdict::forward(7, 7, 1, 60).way(), None);
+    }
 
     #[test]
     fn every_verdict_survives_the_way_between_functions() {

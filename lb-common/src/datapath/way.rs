@@ -1,37 +1,92 @@
 //! Rare ways: what few packets need is kept off the way of the many.
 //!
-//! [`super::balance`] decides what nearly every packet needs in one straight run of code. For anything else it calls
-//! [`Ways::way`]. On the host that is a function call like any other; in XDP each way is a global BPF function, which
-//! the verifier checks once and by itself, and which costs the fast way nothing but a branch. A way starts from the
-//! packet again: it gets nothing but the packet, the interface and the tables, and its verdict is counted by the one
-//! caller that counts all of them.
+//! [`super::balance`] decides what nearly every packet needs in one straight run of code. For anything else that run
+//! ends with [`Verdict::detour`], and [`follow`] calls the way that it names. On the host that is a function call like
+//! any other; in XDP each way is a global BPF function, which the verifier checks once and by itself, and which costs
+//! the fast way nothing but a branch. A way starts from the packet again: it gets nothing but the packet, one number
+//! and the tables. It may end with a detour of its own: ways follow each other and do not nest, because the stacks of
+//! a chain of BPF functions are 512 bytes together. The verdict is counted by the one caller that counts all of them.
 
 use super::{announce, packet::Packet, tables::Tables, tagged, verdict::Verdict};
 use crate::abi::Globals;
 
-/// Which one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+macro_rules! ways {
+    ($( $(#[$doc:meta])* $name:ident = $number:literal; )*) => {
+        /// Which one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Way { $( $(#[$doc])* $name = $number, )* }
+
+        impl Way {
+            /// The way with this number.
+            #[inline(always)]
+            pub fn from_number(number: u32) -> Option<Self> {
+                match number { $( $number => Some(Self::$name), )* _ => None }
+            }
+        }
+    };
+}
+
+ways! {
     /// ARP and neighbour discovery: answers for VIPs.
-    Announce,
+    Announce = 1;
     /// A VLAN tag, or two, before the packet.
-    Tagged,
+    Tagged = 2;
+    /// Tags that were out of sight go back to their place.
+    Show = 3;
 }
 
 /// The tables of a program that has the rare ways for packets of kind `P`.
 pub trait Ways<P: Packet>: Tables {
-    /// Takes the packet from here.
-    fn way(&self, packet: &mut P, way: Way, ingress: u32) -> Verdict {
-        take(packet, self, way, ingress)
+    /// Takes the packet from here; `argument` is what the detour said.
+    fn way(&self, packet: &mut P, way: Way, argument: u32, ingress: u32) -> Verdict {
+        take(packet, self, way, argument, ingress)
     }
+}
+
+/// The most detours of one packet: tags, what it is, what it needs, and what it is told.
+const DETOURS: u32 = 4;
+
+/// Follows detours until there is a verdict.
+#[inline(always)]
+pub(super) fn follow<P: Packet, T: Ways<P>>(
+    packet: &mut P,
+    tables: &T,
+    first: Verdict,
+    ingress: u32,
+) -> Verdict {
+    // Through one opaque word: with a copy of what follows for every place that a detour begins at, the compiler leaves
+    // registers undefined that the verifier then sees read.
+    let mut verdict = Verdict::from_bits(core::hint::black_box(first.to_bits()), 0);
+    let mut detours = 0;
+    while let Some(way) = verdict.way() {
+        if detours == DETOURS {
+            verdict = Verdict::drop(crate::abi::Reason::BadTable);
+            break;
+        }
+        verdict = tables.way(packet, way, verdict.argument(), ingress);
+        detours += 1;
+    }
+    if packet.skipped() != 0 {
+        // It shows tags and decides nothing.
+        let _ = tables.way(packet, Way::Show, 0, ingress);
+    }
+    verdict
 }
 
 /// The way itself, for whoever provides [`Ways`].
 #[inline(always)]
-pub fn take<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, way: Way, ingress: u32) -> Verdict {
+pub fn take<P: Packet, T: Ways<P>>(
+    packet: &mut P,
+    tables: &T,
+    way: Way,
+    _argument: u32,
+    ingress: u32,
+) -> Verdict {
     match way {
         Way::Announce => announce::answer(packet, tables, ingress),
         Way::Tagged => tagged::take(packet, tables, ingress),
+        Way::Show => tagged::show(packet),
     }
 }
 

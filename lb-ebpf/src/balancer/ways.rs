@@ -1,6 +1,7 @@
 //! The rare ways, each a global BPF function: checked once and by itself by the verifier, called when it is needed.
 //!
-//! A call gives the context and how much of the frame is out of sight; the answer is the verdict in one word.
+//! A call gives the context, how much of the frame is out of sight and what the detour said; the answer is the verdict,
+//! or the next detour, in one word.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::datapath::{Packet, Verdict, Way, Ways, take};
@@ -10,32 +11,41 @@ use crate::maps::Maps;
 
 impl Ways<Frame> for Maps {
     #[inline(always)]
-    fn way(&self, packet: &mut Frame, way: Way, _ingress: u32) -> Verdict {
-        let bytes = packet.wire_length() as u32;
+    fn way(&self, packet: &mut Frame, way: Way, _argument: u32, _ingress: u32) -> Verdict {
+        // Opaque, or the compiler subtracts the halves of two pointers that fit 32 bits, which the verifier refuses.
+        let bytes = core::hint::black_box(packet.wire_length()) as u32;
         let (context, skipped) = (packet.context(), packet.skipped() as u32);
         let bits = match way {
             Way::Announce => way_announce(context, skipped),
             Way::Tagged => way_tagged(context, skipped),
+            Way::Show => way_show(context, skipped),
         };
-        Verdict::from_bits(bits, bytes)
+        let verdict = Verdict::from_bits(bits, bytes);
+        if verdict.way().is_some() {
+            packet.skip(verdict.hidden());
+        }
+        verdict
     }
 }
 
 #[inline(always)]
-fn run(context: *mut xdp_md, skipped: u32, way: Way) -> u64 {
+fn run(context: *mut xdp_md, skipped: u32, argument: u32, way: Way) -> u64 {
     // SAFETY: the verifier lets only the context be passed here.
     let mut frame = unsafe { Frame::resume(context, skipped) };
     let ingress = frame.ingress();
-    take(&mut frame, &Maps, way, ingress).to_bits()
+    let verdict = take(&mut frame, &Maps, way, argument, ingress);
+    verdict.hiding(frame.skipped()).to_bits()
 }
 
+/// A way that is told nothing must not take the argument either: the compiler sees that nobody reads it and leaves its
+/// register as it is, which the verifier refuses.
 macro_rules! ways {
     ($( $name:ident = $way:ident; )*) => { $(
         #[doc = concat!("[`Way::", stringify!($way), "`].")]
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub(crate) extern "C" fn $name(context: *mut xdp_md, skipped: u32) -> u64 {
-            run(context, skipped, Way::$way)
+            run(context, skipped, 0, Way::$way)
         }
     )* };
 }
@@ -43,4 +53,5 @@ macro_rules! ways {
 ways! {
     way_announce = Announce;
     way_tagged = Tagged;
+    way_show = Show;
 }

@@ -146,15 +146,15 @@ impl Packet for HostPacket {
         self.bytes.get_mut(self.skipped + offset..).and_then(|b| b.first_chunk_mut()).ok_or(Cut)
     }
     fn grow<const N: usize>(&mut self) -> Result<(), Cut> {
-        self.bytes.splice(0..0, [0; N]);
+        self.bytes.splice(self.skipped..self.skipped, [0; N]);
         Ok(())
     }
     fn shrink<const N: usize>(&mut self) -> Result<(), Cut> {
         // As the kernel: at least an Ethernet header stays.
-        if self.bytes.len() < N + 14 {
+        if self.bytes.len() < self.skipped + N + 14 {
             return Err(Cut);
         }
-        self.bytes.drain(..N);
+        self.bytes.drain(self.skipped..self.skipped + N);
         Ok(())
     }
     fn skipped(&self) -> usize {

@@ -5,7 +5,7 @@ use lb_common::datapath::{Action, Cause};
 
 use super::{
     case::{Case, Counted, Output},
-    expect,
+    expect, invariants,
     machine::{Code, Ledger, Machine, Outcome, hex, ledger},
     site::{Site, identity},
 };
@@ -64,7 +64,9 @@ fn demanded_output(case: &Case, site: Option<&Site>) -> Vec<u8> {
             let site = site.expect("backends belong to a balancer's world");
             let snapshot = site.snapshot.as_ref().expect("backends are installed");
             let (service, member) = site.backend(name);
-            expect::forwarded(snapshot, service, member, case.frame.bytes())
+            let (tags, frame) = invariants::split(case.frame.bytes());
+            let sent = expect::forwarded(snapshot, service, member, &frame);
+            [&sent[..12], tags, &sent[12..]].concat()
         }
         (Output::Forwarded, Counted::Reason(_)) => panic!("{}: forwarded without a backend", case.name),
     }

@@ -100,6 +100,11 @@ fn tags(frame: &[u8]) -> &[u8] {
     frame.get(12..end).unwrap_or_default()
 }
 
+/// Those tags, and the frame without them.
+pub(super) fn split(frame: &[u8]) -> (&[u8], Vec<u8>) {
+    (tags(frame), untagged(frame))
+}
+
 /// The frame without them.
 fn untagged(frame: &[u8]) -> Vec<u8> {
     let tags = tags(frame).len();

@@ -24,11 +24,12 @@ pub(super) fn rows() -> Vec<Case> {
 }
 
 /// "I have `vip`", to the router.
-fn reply(vip: Ipv4Addr, to: Ipv4Addr) -> Frame {
+pub(super) fn reply(vip: Ipv4Addr, to: Ipv4Addr) -> Frame {
     arp(ArpOperation::REPLY, ROUTER, (HERE, vip), (ROUTER, to))
 }
 
-fn request() -> Frame {
+/// "Who has `WEB`", of the client.
+pub(super) fn request() -> Frame {
     arp_request(CLIENT.v4, WEB.v4)
 }
 

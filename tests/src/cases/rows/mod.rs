@@ -11,6 +11,7 @@ mod neighbours;
 mod not_ours;
 mod ports;
 mod records;
+mod tagged;
 
 use super::case::Case;
 
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
         records::rows(),
         announce::rows(),
         neighbours::rows(),
+        tagged::rows(),
         agent::rows(),
         gue::rows(),
     ]

@@ -45,7 +45,7 @@ fn solicitation(sender: Ipv6Addr, target: Ipv6Addr) -> Packet {
 }
 
 /// One without options.
-fn bare(sender: Ipv6Addr, target: Ipv6Addr) -> Packet {
+pub(super) fn bare(sender: Ipv6Addr, target: Ipv6Addr) -> Packet {
     message(sender, target, &target.octets())
 }
 
@@ -62,11 +62,13 @@ fn advertisement(target: Ipv6Addr, to: Ipv6Addr, to_mac: [u8; 6], flags: u8) -> 
 const SOLICITED: u8 = 0x60;
 const UNSOLICITED: u8 = 0x20;
 
-fn request() -> Packet {
+/// "Who has `WEB`", of the client.
+pub(super) fn request() -> Packet {
     solicitation(CLIENT.v6, WEB.v6)
 }
 
-fn reply() -> Packet {
+/// What must come back.
+pub(super) fn reply() -> Packet {
     advertisement(WEB.v6, CLIENT.v6, ROUTER, SOLICITED)
 }
 
