@@ -2,7 +2,7 @@
 //!
 //! This crate owns pointers, helpers, maps and head adjustment; every decision is made in `lb_common::datapath`.
 #![no_std]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![expect(internal_features, reason = "compare-and-swap has no stable form for the BPF target")]
 
 pub mod atomic;

@@ -8,13 +8,15 @@ pub struct Frame {
     ctx: *mut xdp_md,
     /// Bytes of VLAN tags that are out of sight: 0, 4 or 8.
     skipped: usize,
+    /// Whether offsets may be unknown to the verifier: in the rare ways.
+    is_resumed: bool,
 }
 
 impl Frame {
     /// The frame of this context.
     #[inline(always)]
     pub fn new(context: &XdpContext) -> Self {
-        Self { ctx: context.ctx, skipped: 0 }
+        Self { ctx: context.ctx, skipped: 0, is_resumed: false }
     }
 
     /// The frame that another function of the program looked at: `skipped` as [`Packet::skipped`] said there.
@@ -24,7 +26,7 @@ impl Frame {
     #[inline(always)]
     pub unsafe fn resume(ctx: *mut xdp_md, skipped: u32) -> Self {
         // The mask tells the verifier.
-        Self { ctx, skipped: skipped as usize & 0xc }
+        Self { ctx, skipped: skipped as usize & 0xc, is_resumed: true }
     }
 
     /// The context, for another function of the program.
@@ -36,13 +38,17 @@ impl Frame {
     #[inline(always)]
     fn start(&self) -> usize {
         // SAFETY: the context is valid for the whole run of the program.
-        unsafe { (*self.ctx).data as usize }
+        let start = unsafe { (*self.ctx).data as usize };
+        // The field has 32 bits, in which the verifier sees a pointer. Where registers are few the compiler widens it to
+        // 64 bits again when it comes back from the stack, and it would be a pointer no more.
+        if self.is_resumed { whole(start) } else { start }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
         // SAFETY: as above.
-        unsafe { (*self.ctx).data_end as usize }
+        let end = unsafe { (*self.ctx).data_end as usize };
+        if self.is_resumed { whole(end) } else { end }
     }
 
     /// Interface the frame came in by.
@@ -56,6 +62,9 @@ impl Frame {
     #[inline(always)]
     fn bytes<const N: usize>(&self, offset: usize) -> Result<*mut [u8; N], Cut> {
         let start = self.start() + self.skipped + offset;
+        // The pointer that is compared with the end must be the one that is read from: one and the same, not two sums
+        // of the same parts, which the verifier does not know to be equal. Where all offsets are constants it knows.
+        let start = if self.is_resumed { whole(start) } else { start };
         if start + N > self.end() {
             return Err(Cut);
         }
@@ -96,11 +105,28 @@ impl Frame {
     }
 }
 
+/// All 64 bits of a number. Where only 32 of a difference between two pointers are wanted, the compiler would subtract
+/// the halves of the pointers, which the verifier refuses.
+#[inline(always)]
+fn whole(number: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number;
+        // SAFETY: moves a register to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
+        }
+        number
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    number
+}
+
 impl Packet for Frame {
     #[inline(always)]
     fn length(&self) -> usize {
         // A frame that ends within its tags has no length; it has none of the bytes asked for either.
-        (self.end() - self.start()).wrapping_sub(self.skipped)
+        whole(self.end() - self.start()).wrapping_sub(self.skipped)
     }
 
     #[inline(always)]

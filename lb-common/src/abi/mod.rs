@@ -24,8 +24,8 @@ pub use control::{Control, Globals, globals_flags};
 pub use counter::{Counter, Interface};
 pub use reason::{Outcome, Reason};
 pub use service::{
-    Service, ServiceInfo, Vip6, affinity, port_entry, port_key, service_flags, slot, sole_port, tracking,
-    vip_entry, vip_flags,
+    Service, ServiceInfo, Vip6, affinity, fragments_key, port_entry, port_key, service_flags, slot,
+    sole_port, tracking, vip_entry, vip_flags,
 };
 
 /// Version of everything in this module. Part of the pin directory's name.

@@ -56,7 +56,7 @@ reasons! {
     NotConfigured = 3, "not_configured", Passed;
     /// Shorter than its own headers say, or headers that contradict each other. VIPs only.
     Malformed = 4, "malformed", Dropped;
-    /// A fragment of a datagram for a VIP.
+    /// A fragment of a datagram for a VIP, and its service cannot be told from addresses and protocol alone.
     Fragment = 5, "fragment", Dropped;
     /// Its source sent more than its rate.
     RateLimited = 6, "rate_limited", Dropped;
@@ -82,6 +82,10 @@ reasons! {
     UnknownTunnelSource = 16, "unknown_tunnel_source", Dropped;
     /// Agent: a tunnelled packet that is cut short or contradicts itself.
     MalformedTunnel = 17, "malformed_tunnel", Dropped;
+    /// Echo request to a VIP.
+    EchoReply = 18, "echo_reply", Answered;
+    /// More or longer IPv6 extension headers than are followed.
+    ExtensionHeaders = 19, "extension_headers", Dropped;
 }
 
 impl Reason {

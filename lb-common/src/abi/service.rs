@@ -115,6 +115,12 @@ pub const fn sole_port(protocol: u8, port: u16) -> u32 {
     1 << 31 | (protocol as u32) << 16 | port as u32
 }
 
+/// Key of the port table for fragments of TCP or UDP: there if all of the VIP's ports of this protocol belong to one
+/// service whose affinity needs no port. Protocol 255 is reserved and has no ports.
+pub const fn fragments_key(vip: u16, protocol: u8) -> u64 {
+    port_key(vip, 255, protocol as u16)
+}
+
 /// Key of the port table: `vip(16) | protocol(8) | port(16)`, 40 bits.
 pub const fn port_key(vip: u16, protocol: u8, port: u16) -> u64 {
     (vip as u64) << 24 | (protocol as u64) << 16 | port as u64

@@ -1,18 +1,18 @@
 //! The balancer's way of a packet, from the first byte to the verdict.
 
 use super::{
-    Address, announce,
+    Address,
     encapsulate::{self, INNER_IPV4, INNER_IPV6, Inner},
     limit,
     lookup::{self, Vip},
     packet::Packet,
-    parse::{self, Network},
-    tagged,
+    parse::{self, Network, Ports},
+    tagged, track,
     verdict::Verdict,
     way::{self, Way, Ways, announces},
 };
 use crate::{
-    abi::{Globals, Reason, slot},
+    abi::{Globals, Reason, Service, slot},
     wire::{be16, ethernet, ipv4, ipv6, protocol, word, words},
 };
 
@@ -21,28 +21,22 @@ use crate::{
 /// A packet that is not for a service is passed exactly as it came.
 #[inline(always)]
 pub fn balance<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
-    let verdict = by_type(packet, tables, ingress, true);
+    let verdict = straight(packet, tables, ingress);
     if verdict.way().is_none() {
         return verdict;
     }
     way::follow(packet, tables, verdict, ingress)
 }
 
-/// The straight run for a frame whose tags are out of sight: what other tags may follow are nobody's.
 #[inline(always)]
-pub(super) fn untagged<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
-    by_type(packet, tables, ingress, false)
-}
-
-#[inline(always)]
-fn by_type<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32, may_be_tagged: bool) -> Verdict {
+fn straight<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
     let Some(globals) = tables.globals() else { return Verdict::pass(Reason::NotConfigured) };
     let Ok(header) = packet.at::<{ ethernet::HEADER }>(0) else { return Verdict::pass(Reason::NotIp) };
     match be16(header, 12) {
         ethernet::IPV4 => from_ipv4(packet, tables, globals, ingress),
         ethernet::IPV6 => from_ipv6(packet, tables, globals, ingress),
         ethernet::ARP if announces(globals) => Verdict::detour(Way::Announce, 0),
-        tag if may_be_tagged && tagged::is_tag(tag) => Verdict::detour(Way::Tagged, 0),
+        tag if tagged::is_tag(tag) => Verdict::detour(Way::Tagged, 0),
         _ => Verdict::pass(Reason::NotIp),
     }
 }
@@ -55,6 +49,9 @@ fn from_ipv4<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
     let Some(vip) = lookup::vip4(tables, globals, word(header, 16)) else {
         return Verdict::pass(Reason::NotService);
     };
+    if !parse::is_plain4(header) {
+        return Verdict::detour(Way::Odd4, 0);
+    }
     match parse::ipv4(packet, header) {
         Ok(network) => to_service(packet, tables, globals, vip, &network, INNER_IPV4, ingress),
         Err(reason) => Verdict::drop(reason),
@@ -72,21 +69,16 @@ fn from_ipv6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
         }
         return Verdict::pass(Reason::NotService);
     };
+    if !parse::has_ports(header[6]) {
+        return Verdict::detour(Way::Odd6, 0);
+    }
     match parse::ipv6(packet, header) {
-        // Neighbour discovery belongs to the link; other ICMPv6 is for a service or not, as ICMP is.
-        Ok(network) if network.protocol == protocol::ICMPV6 && announce::is_discovery(packet) => {
-            if announces(globals) {
-                Verdict::detour(Way::Announce, 0)
-            } else {
-                Verdict::pass(Reason::NoSuchPort)
-            }
-        }
         Ok(network) => to_service(packet, tables, globals, vip, &network, INNER_IPV6, ingress),
         Err(reason) => Verdict::drop(reason),
     }
 }
 
-/// A packet whose destination is a VIP: service, limit, slot, backend, forward.
+/// Plain TCP or UDP to a VIP: ports and service.
 #[inline(always)]
 fn to_service<P: Packet, T: Ways<P>, A: Address>(
     packet: &mut P,
@@ -97,15 +89,51 @@ fn to_service<P: Packet, T: Ways<P>, A: Address>(
     inner: u8,
     ingress: u32,
 ) -> Verdict {
-    let ports = match parse::ports(packet, network) {
+    let mut flow = Flow::of(*network);
+    flow.ports = match parse::ports(packet, network) {
         Ok(ports) => ports,
         Err(reason) => return Verdict::drop(reason),
     };
-    let service = match lookup::service(tables, globals, vip, network.protocol, ports.destination) {
+    let service = match lookup::service(tables, globals, vip, network.protocol, flow.ports.destination) {
         Ok(service) => service,
         Err(Reason::NoSuchPort) => return Verdict::pass(Reason::NoSuchPort),
         Err(reason) => return Verdict::drop(reason),
     };
+    deliver(packet, tables, globals, service, &flow, inner, ingress)
+}
+
+/// A packet and its flow.
+#[derive(Clone, Copy)]
+pub(super) struct Flow<A> {
+    /// The packet.
+    pub network: Network<A>,
+    /// The flow's ports; 0 where it has none.
+    pub ports: Ports,
+    /// Whether the flow's transport header is not there: it is in another fragment.
+    pub is_headless: bool,
+}
+
+impl<A: Copy> Flow<A> {
+    /// The packet's own; its ports are still to be read.
+    #[inline(always)]
+    pub(super) fn of(network: Network<A>) -> Self {
+        let ports = Ports { source: 0, destination: 0 };
+        Self { network, ports, is_headless: false }
+    }
+}
+
+/// A packet of a service: limit, slot, backend, forward.
+#[inline(always)]
+pub(super) fn deliver<P: Packet, T: Ways<P>, A: Address>(
+    packet: &mut P,
+    tables: &T,
+    globals: &Globals,
+    service: &Service,
+    flow: &Flow<A>,
+    inner: u8,
+    ingress: u32,
+) -> Verdict {
+    let (network, ports) = (&flow.network, flow.ports);
     if service.limit_cost != 0 && !tables.admits(globals, service, limit::source_word(network.source)) {
         return Verdict::drop(Reason::RateLimited);
     }
@@ -117,7 +145,8 @@ fn to_service<P: Packet, T: Ways<P>, A: Address>(
     let member = if slot.is_decided(service) {
         slot.value & slot::MEMBER
     } else {
-        tables.track(globals, service, lookup::query(packet, globals, service, network, ports, slot))
+        let kind = if flow.is_headless { track::packet::DATA } else { parse::kind(packet, network) };
+        tables.track(globals, service, lookup::query(globals, service, network, ports, slot, kind))
     };
     let backend = match lookup::member(tables, service, member) {
         Ok(backend) => backend,

@@ -1,15 +1,15 @@
 //! From destination to service to backend: array look-ups only.
 
 use super::{
-    Address, Packet,
-    parse::{self, Network, Ports},
+    Address,
+    parse::{Network, Ports},
     tables::Tables,
     track::Query,
 };
 use crate::{
     abi::{
-        Backend, Globals, Reason, Service, affinity, port_entry, port_key, slot, sole_port, tracking,
-        vip_entry, vip_flags,
+        Backend, Globals, Reason, Service, affinity, fragments_key, port_entry, port_key, slot, sole_port,
+        tracking, vip_entry, vip_flags,
     },
     hash::{self, Hasher, cells, domain},
 };
@@ -96,7 +96,9 @@ fn sole<'t, T: Tables>(
 ) -> Result<&'t Service, Reason> {
     let index = globals.service_base.wrapping_add(u32::from(number));
     let service = tables.service(index).ok_or(Reason::BadTable)?;
-    if service.sole[0] == wanted || service.sole[1] == wanted { Ok(service) } else { Err(Reason::NoSuchPort) }
+    // What is not used is 0, and so are protocol and port of a packet of IPv4 protocol 0.
+    let is_one = wanted != 0 && (service.sole[0] == wanted || service.sole[1] == wanted);
+    if is_one { Ok(service) } else { Err(Reason::NoSuchPort) }
 }
 
 /// The service for a VIP, protocol and destination port: the exact port first, then any port, then any protocol.
@@ -119,6 +121,26 @@ pub(super) fn service<'t, T: Tables>(
         number = port_cell(tables, globals, port_key(vip.number, 0, 0));
     }
     let number = number.ok_or(Reason::NoSuchPort)?;
+    tables.service(globals.service_base.wrapping_add(number)).ok_or(Reason::BadTable)
+}
+
+/// The service that all fragments of this protocol belong to, if there is one.
+#[inline(always)]
+pub(super) fn fragments<'t, T: Tables>(
+    tables: &'t T,
+    globals: &Globals,
+    vip: Vip,
+    protocol: u8,
+) -> Result<&'t Service, Reason> {
+    if vip.flags & vip_flags::SOLE != 0 {
+        let number = globals.service_base.wrapping_add(u32::from(vip.number));
+        let service = tables.service(number).ok_or(Reason::BadTable)?;
+        let takes =
+            service.sole[0] >> 16 == u32::from(protocol) || service.sole[1] >> 16 == u32::from(protocol);
+        let needs_ports = service.affinity == affinity::FLOW;
+        return if takes && !needs_ports { Ok(service) } else { Err(Reason::Fragment) };
+    }
+    let number = port_cell(tables, globals, fragments_key(vip.number, protocol)).ok_or(Reason::Fragment)?;
     tables.service(globals.service_base.wrapping_add(number)).ok_or(Reason::BadTable)
 }
 
@@ -174,13 +196,13 @@ pub(super) fn slot<T: Tables>(tables: &T, service: &Service, hash: u64) -> Resul
 
 /// What the flow table wants to know of a packet whose slot does not decide.
 #[inline(always)]
-pub(super) fn query<P: Packet, A: Address>(
-    packet: &P,
+pub(super) fn query<A: Address>(
     globals: &Globals,
     service: &Service,
     network: &Network<A>,
     ports: Ports,
     slot: Slot,
+    kind: u8,
 ) -> Query {
     let mut hasher = Hasher::new(&globals.key, domain::FLOW);
     let (source, destination) = (network.source.words(), network.destination.words());
@@ -192,7 +214,7 @@ pub(super) fn query<P: Packet, A: Address>(
     }
     hasher.pair(ports.word(), u32::from(network.protocol));
     hasher.pair(service.id, 0);
-    Query { hash: hasher.finish(), slot: slot.value, index: slot.index, packet: parse::kind(packet, network) }
+    Query { hash: hasher.finish(), slot: slot.value, index: slot.index, packet: kind }
 }
 
 /// The record of a member.

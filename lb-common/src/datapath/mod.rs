@@ -8,10 +8,12 @@
 mod agent;
 mod announce;
 mod balance;
+mod echo;
 mod encapsulate;
 mod gue;
 pub mod limit;
 mod lookup;
+mod odd;
 mod packet;
 mod parse;
 mod tables;

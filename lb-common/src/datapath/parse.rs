@@ -67,9 +67,6 @@ pub(super) fn ipv4<P: Packet>(packet: &P, header: &[u8; ipv4::HEADER]) -> Result
     {
         return Err(Reason::Malformed);
     }
-    if be16(header, 6) & ipv4::FRAGMENT != 0 {
-        return Err(Reason::Fragment);
-    }
     Ok(Network {
         source: word(header, 12),
         destination: word(header, 16),
@@ -88,9 +85,6 @@ pub(super) fn ipv6<P: Packet>(packet: &P, header: &[u8; ipv6::HEADER]) -> Result
     if header[0] >> 4 != 6 || length + ethernet::HEADER as u32 > packet.length() as u32 {
         return Err(Reason::Malformed);
     }
-    if header[6] == FRAGMENT_HEADER {
-        return Err(Reason::Fragment);
-    }
     Ok(Network {
         source: words(header, 8),
         destination: words(header, 24),
@@ -101,8 +95,103 @@ pub(super) fn ipv6<P: Packet>(packet: &P, header: &[u8; ipv6::HEADER]) -> Result
     })
 }
 
-/// Next-header value of the fragment header (RFC 8200 4.5).
-const FRAGMENT_HEADER: u8 = 44;
+/// Which part of a datagram an IP packet has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece(u8);
+
+impl Piece {
+    /// All of it.
+    pub(super) const WHOLE: Self = Self(0);
+    /// The first fragment.
+    pub(super) const FIRST: Self = Self(1);
+    /// Any other fragment.
+    pub(super) const LATER: Self = Self(2);
+
+    /// By the IPv4 header.
+    #[inline(always)]
+    pub(super) fn of_ipv4(header: &[u8; ipv4::HEADER]) -> Self {
+        Self::of(be16(header, 6) & ipv4::FRAGMENT, ipv4::OFFSET)
+    }
+
+    /// By flag and offset, of which `offset` is the mask.
+    #[inline(always)]
+    fn of(word: u16, offset: u16) -> Self {
+        if word == 0 {
+            Self::WHOLE
+        } else if word & offset == 0 {
+            Self::FIRST
+        } else {
+            Self::LATER
+        }
+    }
+
+    /// Whether it is no fragment.
+    #[inline(always)]
+    pub(super) fn is_whole(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Where the extension headers of an IPv6 packet lead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walked {
+    /// What comes behind them.
+    pub protocol: u8,
+    /// Offset from the start of the frame.
+    pub at: u32,
+    /// Part of the datagram.
+    pub piece: Piece,
+}
+
+/// Extension headers that are followed, at most; their bytes, at most.
+const MOST_EXTENSIONS: u32 = 6;
+const MOST_EXTENSION_BYTES: u32 = 512;
+
+/// Follows the extension headers from `at` (RFC 8200 4, RFC 4302 2): hop-by-hop, routing, destination options,
+/// authentication, fragment. Behind the header of a later fragment there is no header.
+#[inline(always)]
+pub(super) fn extensions<P: Packet>(packet: &P, first: u8, at: u32, end: u32) -> Result<Walked, Reason> {
+    let (mut protocol, mut at, mut piece) = (first, at, Piece::WHOLE);
+    let mut headers = 0;
+    let most = at + MOST_EXTENSION_BYTES;
+    while headers <= MOST_EXTENSIONS {
+        if !matches!(protocol, 0 | 43 | 44 | 51 | 60) || piece == Piece::LATER {
+            return Ok(Walked { protocol, at, piece });
+        }
+        // The second bound is for the verifier.
+        if at > most || at > 0x3ff {
+            return Err(Reason::ExtensionHeaders);
+        }
+        let header = packet.at::<8>(at as usize).map_err(|Cut| Reason::Malformed)?;
+        let length = u32::from(header[1]);
+        at += match protocol {
+            44 => {
+                piece = Piece::of(be16(header, 2) & 0xfff9, 0xfff8);
+                8
+            }
+            51 => (length + 2) * 4,
+            _ => (length + 1) * 8,
+        };
+        if at > end {
+            return Err(Reason::Malformed);
+        }
+        protocol = header[0];
+        headers += 1;
+    }
+    Err(Reason::ExtensionHeaders)
+}
+
+/// Whether a protocol's header begins with ports.
+#[inline(always)]
+pub(super) fn has_ports(number: u8) -> bool {
+    number == protocol::TCP || number == protocol::UDP
+}
+
+/// Whether nothing but TCP or UDP follows the IPv4 header (with or without options), and all of it.
+#[inline(always)]
+pub(super) fn is_plain4(header: &[u8; ipv4::HEADER]) -> bool {
+    be16(header, 6) & ipv4::FRAGMENT == 0 && has_ports(header[9])
+}
 
 /// Source and destination port, in host byte order; none for protocols without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

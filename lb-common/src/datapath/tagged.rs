@@ -5,7 +5,11 @@
 //! out of sight. Afterwards they change places again, whatever happened in between. A packet that passes is therefore
 //! bit by bit as it came, and one that is forwarded or answered keeps its tags.
 
-use super::{balance, packet::Packet, verdict::Verdict, way::Ways};
+use super::{
+    packet::Packet,
+    verdict::Verdict,
+    way::{Way, Ways, announces},
+};
 use crate::{
     abi::Reason,
     wire::{Mac, be16, ethernet, put, word},
@@ -18,16 +22,29 @@ const TAG: usize = 4;
 
 /// The way of a tagged packet. A detour leaves its tags out of sight.
 #[inline(always)]
-pub(super) fn take<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
+pub(super) fn take<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T) -> Verdict {
     // A tag in a tag in a tag is nobody's: one round only.
     if packet.skipped() != 0 || !hide(packet) {
         return Verdict::pass(Reason::NotIp);
     }
-    let verdict = balance::untagged(packet, tables, ingress);
+    let verdict = decided(packet, tables);
     if verdict.way().is_none() {
         show(packet);
     }
     verdict
+}
+
+/// Who takes a packet whose tags are out of sight. What other tags may follow are nobody's.
+#[inline(always)]
+fn decided<P: Packet, T: Ways<P>>(packet: &P, tables: &T) -> Verdict {
+    let Some(globals) = tables.globals() else { return Verdict::pass(Reason::NotConfigured) };
+    let Ok(header) = packet.at::<{ ethernet::HEADER }>(0) else { return Verdict::pass(Reason::NotIp) };
+    match be16(header, 12) {
+        ethernet::IPV4 => Verdict::detour(Way::Odd4, 0),
+        ethernet::IPV6 => Verdict::detour(Way::Odd6, 0),
+        ethernet::ARP if announces(globals) => Verdict::detour(Way::Announce, 0),
+        _ => Verdict::pass(Reason::NotIp),
+    }
 }
 
 /// Whether this EtherType says that a tag follows.

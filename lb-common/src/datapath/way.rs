@@ -7,7 +7,7 @@
 //! and the tables. It may end with a detour of its own: ways follow each other and do not nest, because the stacks of
 //! a chain of BPF functions are 512 bytes together. The verdict is counted by the one caller that counts all of them.
 
-use super::{announce, packet::Packet, tables::Tables, tagged, verdict::Verdict};
+use super::{announce, echo, odd, packet::Packet, tables::Tables, tagged, verdict::Verdict};
 use crate::abi::Globals;
 
 macro_rules! ways {
@@ -34,6 +34,12 @@ ways! {
     Tagged = 2;
     /// Tags that were out of sight go back to their place.
     Show = 3;
+    /// An IPv4 packet, if it is for a VIP: any that is not plain TCP or UDP, or is tagged.
+    Odd4 = 4;
+    /// The same of IPv6.
+    Odd6 = 5;
+    /// An echo request; the argument is where its ICMP header is.
+    Echo = 6;
 }
 
 /// The tables of a program that has the rare ways for packets of kind `P`.
@@ -80,13 +86,16 @@ pub fn take<P: Packet, T: Ways<P>>(
     packet: &mut P,
     tables: &T,
     way: Way,
-    _argument: u32,
+    argument: u32,
     ingress: u32,
 ) -> Verdict {
     match way {
         Way::Announce => announce::answer(packet, tables, ingress),
-        Way::Tagged => tagged::take(packet, tables, ingress),
+        Way::Tagged => tagged::take(packet, tables),
         Way::Show => tagged::show(packet),
+        Way::Odd4 => odd::take4(packet, tables, ingress),
+        Way::Odd6 => odd::take6(packet, tables, ingress),
+        Way::Echo => echo::answer(packet, argument),
     }
 }
 

@@ -27,6 +27,12 @@ pub fn finish(sum: u32) -> u16 {
     !fold(sum)
 }
 
+/// The checksum field (host order) after one word that it covers became another (RFC 1624, equation 3).
+#[inline(always)]
+pub fn replace(checksum: u16, old: u16, new: u16) -> u16 {
+    finish(u32::from(!checksum) + u32::from(!old) + u32::from(new))
+}
+
 /// Sum of an IPv6 pseudo-header without its addresses (RFC 8200 8.1).
 #[inline(always)]
 pub fn pseudo6(length: u16, next_header: u8) -> u32 {
@@ -35,7 +41,17 @@ pub fn pseudo6(length: u16, next_header: u8) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{add, finish, fold};
+    use super::{add, finish, fold, replace};
+
+    #[test]
+    fn a_replaced_word_gives_the_checksum_of_the_new_header() {
+        // RFC 1624 section 4, where the equation of RFC 1141 would give 0xffff.
+        assert_eq!(replace(0xdd2f, 0x5555, 0x3285), 0x0000);
+        for (old, new) in [(0x4001, 0x4001), (0, 0xffff), (0xffff, 0), (0x0800, 0)] {
+            let sum = |word: u16| finish(u32::from(word) + 0x1234 + 0xf00d);
+            assert_eq!(replace(sum(old), old, new), sum(new), "{old:04x} to {new:04x}");
+        }
+    }
 
     #[test]
     fn rfc_1071_example() {

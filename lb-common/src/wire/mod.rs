@@ -20,6 +20,8 @@ pub mod ethernet {
 
 /// Protocol numbers (IANA).
 pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
     /// IPv4 in something (RFC 2003).
     pub const IPV4: u8 = 4;
     /// TCP.
@@ -70,6 +72,8 @@ pub mod ipv4 {
     pub const HEADER: usize = 20;
     /// More-fragments flag and fragment offset of the word at byte 6.
     pub const FRAGMENT: u16 = 0x3fff;
+    /// Fragment offset alone, in units of eight bytes.
+    pub const OFFSET: u16 = 0x1fff;
     /// Don't-fragment flag of the same word.
     pub const DONT_FRAGMENT: u16 = 0x4000;
 }

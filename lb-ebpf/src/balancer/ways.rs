@@ -11,14 +11,16 @@ use crate::maps::Maps;
 
 impl Ways<Frame> for Maps {
     #[inline(always)]
-    fn way(&self, packet: &mut Frame, way: Way, _argument: u32, _ingress: u32) -> Verdict {
-        // Opaque, or the compiler subtracts the halves of two pointers that fit 32 bits, which the verifier refuses.
-        let bytes = core::hint::black_box(packet.wire_length()) as u32;
+    fn way(&self, packet: &mut Frame, way: Way, argument: u32, _ingress: u32) -> Verdict {
+        let bytes = packet.wire_length() as u32;
         let (context, skipped) = (packet.context(), packet.skipped() as u32);
         let bits = match way {
             Way::Announce => way_announce(context, skipped),
             Way::Tagged => way_tagged(context, skipped),
             Way::Show => way_show(context, skipped),
+            Way::Odd4 => way_odd4(context, skipped),
+            Way::Odd6 => way_odd6(context, skipped),
+            Way::Echo => way_echo(context, skipped, argument),
         };
         let verdict = Verdict::from_bits(bits, bytes);
         if verdict.way().is_some() {
@@ -54,4 +56,13 @@ ways! {
     way_announce = Announce;
     way_tagged = Tagged;
     way_show = Show;
+    way_odd4 = Odd4;
+    way_odd6 = Odd6;
+}
+
+/// [`Way::Echo`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn way_echo(context: *mut xdp_md, skipped: u32, argument: u32) -> u64 {
+    run(context, skipped, argument, Way::Echo)
 }

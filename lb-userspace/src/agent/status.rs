@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
 use anyhow::bail;
 use ipnet::IpNet;
-use lb_common::abi::{ABI_VERSION, Outcome, Reason};
+use lb_common::abi::{ABI_VERSION, Reason};
 use serde::Serialize;
 
 use super::{
@@ -109,7 +109,10 @@ pub(super) async fn read(places: &Places) -> anyhow::Result<Status> {
 
 /// Whether an agent gives this reason.
 fn is_of_agent(reason: Reason) -> bool {
-    reason as u16 >= Reason::NotTunnel as u16 && reason.outcome() != Outcome::Answered
+    matches!(
+        reason,
+        Reason::NotTunnel | Reason::Decapsulated | Reason::UnknownTunnelSource | Reason::MalformedTunnel
+    )
 }
 
 impl Status {

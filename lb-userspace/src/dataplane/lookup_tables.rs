@@ -6,14 +6,14 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Globals, Vip6, port_entry, port_key, sole_port, vip_entry, vip_flags},
+    abi::{Globals, Vip6, fragments_key, port_entry, port_key, sole_port, vip_entry, vip_flags},
     datapath::{fold6, port_words},
     wire::protocol,
 };
 
 use super::{cells, install::InstallError, memory::Memory, records};
 use crate::{
-    config::{Ports, Protocol},
+    config::{Affinity, Ports, Protocol},
     control::model,
 };
 
@@ -38,6 +38,8 @@ impl Keys {
         for address in snapshot.services.iter().flat_map(|s| &s.addresses) {
             *users.entry(*address).or_default() += 1;
         }
+        // The service of all fragments of a VIP and protocol: the only one, and it needs no ports.
+        let mut fragments: BTreeMap<(u16, u8), Option<u32>> = BTreeMap::new();
         for service in &snapshot.services {
             let number = numbers.get(&service.identity).copied().unwrap_or_default();
             let sole = sole_ports(service).and(u16::try_from(number).ok());
@@ -59,9 +61,18 @@ impl Keys {
                 };
                 entry.1 |= flags(service);
                 let vip = entry.0;
+                for protocol in protocols(service.protocol) {
+                    let only = (service.affinity != Affinity::Flow).then_some(number);
+                    fragments.entry((vip, *protocol)).and_modify(|other| *other = None).or_insert(only);
+                }
                 for (protocol, port) in port_keys(service) {
                     ports.insert(port_key(vip, protocol, port), number);
                 }
+            }
+        }
+        for ((vip, protocol), number) in fragments {
+            if let Some(number) = number {
+                ports.insert(fragments_key(vip, protocol), number);
             }
         }
         Ok(Self { vips, ports })

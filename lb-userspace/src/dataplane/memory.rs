@@ -85,12 +85,12 @@ fn multiple(wanted: u64, least: u32) -> u32 {
     wanted.max(1).next_multiple_of(least.min(1 << 12)).max(least).min(1 << 30) as u32
 }
 
-/// Cells of the port table that each VIP of this service takes.
+/// Cells of the port table that each VIP of this service takes, one of each protocol for fragments included.
 fn port_keys(service: &crate::config::Service) -> u64 {
     let protocols = if service.protocol == Protocol::Both { 2 } else { 1 };
     match &service.ports {
-        Ports::Any => protocols + 1,
-        Ports::Ranges(ranges) => protocols * ranges.iter().map(|r| r.len() as u64).sum::<u64>(),
+        Ports::Any => protocols * 2 + 1,
+        Ports::Ranges(ranges) => protocols * (1 + ranges.iter().map(|r| r.len() as u64).sum::<u64>()),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::chain::{self, End, Lost, Part, part};
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
 use lb_userspace::{
     config::{Affinity, Forward, Ports, Protocol},
@@ -16,8 +17,14 @@ pub struct Seen {
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
-    /// Protocol or next header.
+    /// Protocol, behind extension headers.
     pub protocol: u8,
+    /// Part of its datagram.
+    pub part: Part,
+    /// Why there is no protocol, if extension headers lead nowhere.
+    pub lost: Option<Lost>,
+    /// Where the transport header is, from the IP header on.
+    pub transport: usize,
     /// TOS or traffic class.
     pub tos: u8,
     /// Length of the IP packet as its header says.
@@ -41,25 +48,36 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
                 tos: header.dscp.value() << 2 | header.ecn.value(),
                 length: usize::from(header.total_len),
                 header: header.header_len(),
+                part: part(u16::from_be_bytes([packet[6], packet[7]]), 0x2000, 0x1fff),
+                lost: None,
+                transport: header.header_len(),
                 ports: (0, 0),
             }
         }
         EtherType::IPV6 => {
             let (header, _) = Ipv6Header::from_slice(packet).ok()?;
+            let length = usize::from(header.payload_length) + Ipv6Header::LEN;
+            let end = chain::follow(packet, length);
+            let here = End { protocol: header.next_header.0, at: Ipv6Header::LEN, part: Part::Whole };
+            let reached = end.unwrap_or(here);
             Seen {
                 source: header.source_addr().into(),
                 destination: header.destination_addr().into(),
-                protocol: header.next_header.0,
+                protocol: reached.protocol,
                 tos: header.traffic_class,
-                length: usize::from(header.payload_length) + Ipv6Header::LEN,
+                length,
                 header: Ipv6Header::LEN,
+                part: reached.part,
+                lost: end.err(),
+                transport: reached.at,
                 ports: (0, 0),
             }
         }
         _ => return None,
     };
     if [IpNumber::TCP.0, IpNumber::UDP.0].contains(&seen.protocol)
-        && let Some(&[a, b, c, d]) = packet.get(seen.header..).and_then(|p| p.first_chunk())
+        && seen.part != Part::Later
+        && let Some(&[a, b, c, d]) = packet.get(seen.transport..).and_then(|p| p.first_chunk())
     {
         seen.ports = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     }
@@ -76,7 +94,22 @@ pub fn service<'s>(snapshot: &'s Snapshot, seen: &Seen) -> Option<&'s Service> {
     let any_port = |s: &&Service| takes(s.protocol, seen.protocol) && s.ports == Ports::Any;
     let anything = |s: &&Service| s.protocol == Protocol::Both && s.ports == Ports::Any;
     let find = |how: &dyn Fn(&&Service) -> bool| snapshot.services.iter().filter(here).find(|s| how(s));
-    find(&exact).or_else(|| find(&any_port)).or_else(|| find(&anything))
+    let whole = || find(&exact).or_else(|| find(&any_port)).or_else(|| find(&anything));
+    if seen.part == Part::Whole || !has_ports(seen) {
+        return whole();
+    }
+    if seen.part == Part::First {
+        whole()?;
+    }
+    // The only one of this protocol here takes all fragments, if it needs no ports.
+    let mut taking = snapshot.services.iter().filter(here).filter(|s| takes(s.protocol, seen.protocol));
+    let only = taking.next().filter(|_| taking.next().is_none())?;
+    (only.affinity != Affinity::Flow).then_some(only)
+}
+
+/// Whether the protocol's header begins with ports.
+pub fn has_ports(seen: &Seen) -> bool {
+    [IpNumber::TCP.0, IpNumber::UDP.0].contains(&seen.protocol)
 }
 
 fn takes(configured: Protocol, number: u8) -> bool {
@@ -123,7 +156,11 @@ pub fn affinity_hash(key: [u64; 4], affinity: Affinity, seen: &Seen) -> u64 {
 /// The frame as it must leave towards `member` of `service`. The input must be an IP packet.
 pub fn forwarded(snapshot: &Snapshot, service: &Service, member: &Member, input: &[u8]) -> Vec<u8> {
     let hop = member.hop.expect("a member that takes packets has a next hop");
-    let seen = see(input).expect("a packet that is forwarded can be read");
+    let mut seen = see(input).expect("a packet that is forwarded can be read");
+    if seen.part != Part::Whole {
+        // Fragments of a datagram go one way: no port counts.
+        seen.ports = (0, 0);
+    }
     match (member.forward, member.address, hop.source) {
         (Forward::L2, ..) => [&hop.dmac[..], &hop.smac, &input[12..]].concat(),
         (Forward::Ipip, IpAddr::V4(to), IpAddr::V4(from)) => {

@@ -10,7 +10,9 @@ use lb_userspace::{
 };
 
 use super::{
-    agent, expect,
+    agent,
+    chain::{Lost, Part},
+    expect,
     machine::{Code, Counter, Machine, Outcome, hex},
 };
 
@@ -44,19 +46,16 @@ fn ether_type(frame: &[u8]) -> Option<EtherType> {
 fn is_whole(frame: &[u8]) -> bool {
     expect::see(frame).is_some_and(|seen| {
         let least = match IpNumber(seen.protocol) {
+            _ if seen.part == Part::Later => 0,
             IpNumber::TCP => 20,
             IpNumber::UDP => 8,
             _ => 0,
         };
-        seen.length >= seen.header && seen.length + 14 <= frame.len() && seen.length - seen.header >= least
+        seen.length >= seen.transport
+            && seen.length + 14 <= frame.len()
+            && seen.length - seen.transport >= least
+            && seen.lost.is_none()
     })
-}
-
-fn is_fragment(frame: &[u8]) -> bool {
-    match Ipv4Header::from_slice(&frame[14..]) {
-        Ok((header, _)) if ether_type(frame) == Some(EtherType::IPV4) => header.is_fragmenting_payload(),
-        _ => expect::see(frame).is_some_and(|seen| seen.protocol == IpNumber::IPV6_FRAGMENTATION_HEADER.0),
-    }
 }
 
 /// The one thing that was counted.
@@ -144,6 +143,10 @@ fn balancer_untagged(frame: &[u8], outcome: &Outcome, snapshot: &Snapshot, machi
                 Reason::NotService => must(!for_vip, || "not_service, but for a VIP".into()),
                 Reason::ArpReply => arp_reply(&outcome.output, snapshot),
                 Reason::NeighbourReply => advertisement(&outcome.output, snapshot),
+                Reason::EchoReply => {
+                    must(for_vip, || "echo_reply of somebody who is no VIP".into())?;
+                    echo_reply(frame, &outcome.output)
+                }
                 _ => {
                     must(for_vip, || format!("{} for somebody who is no VIP", reason.name()))?;
                     to_vip(frame, reason, snapshot)
@@ -165,7 +168,10 @@ fn to_vip(frame: &[u8], reason: Reason, snapshot: &Snapshot) -> Wrong {
     let member = seen.as_ref().zip(service).and_then(|(seen, s)| expect::member(snapshot, s, seen));
     let holds = match reason {
         Reason::Malformed => !is_whole(frame),
-        Reason::Fragment => is_fragment(frame),
+        Reason::Fragment => {
+            service.is_none() && seen.is_some_and(|s| s.part != Part::Whole && expect::has_ports(&s))
+        }
+        Reason::ExtensionHeaders => seen.is_some_and(|s| s.lost == Some(Lost::TooMany)),
         // Neighbour discovery is the link's, even for a VIP of every protocol.
         Reason::NoSuchPort => {
             service.is_none() || seen.is_some_and(|seen| seen.protocol == IpNumber::IPV6_ICMP.0)
@@ -198,7 +204,7 @@ fn forwarded(
     snapshot: &Snapshot,
     machine: &dyn Machine,
 ) -> Wrong {
-    must(is_whole(frame) && !is_fragment(frame), || "forwarded, but no whole packet".into())?;
+    must(is_whole(frame), || "forwarded, but no whole packet".into())?;
     let seen = expect::see(frame).ok_or("forwarded, but etherparse finds no packet")?;
     let service = expect::service(snapshot, &seen).ok_or("forwarded, but no service has its port")?;
     let member = expect::member(snapshot, service, &seen).ok_or("forwarded, but its slot has no owner")?;
@@ -243,6 +249,51 @@ fn datagram(payload: &[u8]) -> Result<&[u8], String> {
     must(usize::from(udp.length) <= payload.len(), || "the UDP length is too long".into())?;
     let words = message.first().map(|first| usize::from(first & 0x1f)).ok_or("no GUE header")?;
     message.get(4 + words * 4..).ok_or_else(|| "the GUE header is cut short".into())
+}
+
+/// The request with addresses exchanged, another type and a fresh TTL; its checksum right if the request's was.
+fn echo_reply(frame: &[u8], output: &[u8]) -> Wrong {
+    let asked = expect::see(frame).ok_or("an answer to no packet")?;
+    let reply = expect::see(output).ok_or("the answer is no packet")?;
+    must(asked.part == Part::Whole, || "an answer to a fragment".into())?;
+    must((reply.source, reply.destination) == (asked.destination, asked.source), || {
+        "wrong addresses".into()
+    })?;
+    must(output[..6] == frame[6..12] && output[6..12] == frame[..6], || "wrong MAC addresses".into())?;
+    let (request, answer) =
+        (&frame[14 + asked.transport..14 + asked.length], &output[14 + asked.transport..]);
+    let types = if asked.source.is_ipv4() { (8, 0) } else { (128, 129) };
+    must((request[0], answer[0]) == types, || "wrong types".into())?;
+    must(request[1] == 0 && answer[1] == 0, || "wrong codes".into())?;
+    must(answer.get(4..) == frame.get(14 + asked.transport + 4..), || "the body changed".into())?;
+    let answer = &answer[..request.len()];
+    let valid = |message: &[u8], from: IpAddr, to: IpAddr| match (from, to) {
+        (IpAddr::V4(_), _) => ones(message, 0) == 0xffff,
+        (from, to) => {
+            let pseudo = [octets(from), octets(to)].concat();
+            ones(message, 58 + message.len() as u32 + u32::from(ones(&pseudo, 0))) == 0xffff
+        }
+    };
+    let (before, after) =
+        (valid(request, asked.source, asked.destination), valid(answer, reply.source, reply.destination));
+    must(before == after, || format!("checksum was right: {before}, is right: {after}"))
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+/// The sum of RFC 1071.
+fn ones(bytes: &[u8], start: u32) -> u16 {
+    let word = |w: &[u8]| u32::from(w[0]) << 8 | u32::from(w.get(1).copied().unwrap_or(0));
+    let mut sum = bytes.chunks(2).map(word).fold(start, |sum, word| sum + word);
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
 }
 
 fn is_vip(snapshot: &Snapshot, address: IpAddr) -> bool {

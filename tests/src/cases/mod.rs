@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod case;
 pub mod cast;
+pub mod chain;
 pub mod check;
 pub mod expect;
 pub mod host;

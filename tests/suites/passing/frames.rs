@@ -106,7 +106,7 @@ fn to_a_vip(cast: &Cast) -> Frames {
         ("another port of a VIP", macs(tcp(c4, v4, PORT + 1))),
         ("another port of a VIP, IPv6", macs(tcp(c6, v6, PORT + 1))),
         ("another protocol on the port", macs(udp(c4, v4, PORT))),
-        ("echo request to a VIP", macs(echo_request(c4, v4))),
+        ("echo reply to a VIP", macs(icmp(c4, v4, 0, [0, 1, 0, 2], b"yes"))),
         ("GRE to a VIP", macs(ip(c4, v4, 47, &[0; 24]))),
         ("SCTP to a VIP", macs(ip(c6, v6, 132, &[0, 80, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0]))),
         ("the address beside a VIP", macs(tcp(c4, other, PORT))),

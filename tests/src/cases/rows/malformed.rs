@@ -1,16 +1,16 @@
-//! Packets for a VIP that are cut short or contradict themselves, in each way there is; and fragments.
+//! Packets for a VIP that are cut short or contradict themselves, in each way there is.
 
-use lb_common::abi::Reason::{Fragment, Malformed, NoSuchPort};
+use lb_common::abi::Reason::{Malformed, NoSuchPort};
 
 use super::super::{
     case::{Case, drops, passes, sends},
-    cast::{ANY_BOTH, FAR4, WEB, echo, other, tcp, udp},
+    cast::{ANY_BOTH, WEB, echo, other, tcp, udp},
 };
 use crate::{packet::Family, packet_frame::Frame};
 
 /// All rows of this file.
 pub(super) fn rows() -> Vec<Case> {
-    let both = |f| [cut_frames(f), cut_packets(f), without_ports(f), fragments(f)].concat();
+    let both = |f| [cut_frames(f), cut_packets(f), without_ports(f)].concat();
     [Family::BOTH.into_iter().flat_map(both).collect(), ipv4_header(), ipv6_header()].concat()
 }
 
@@ -175,21 +175,6 @@ fn ipv6_header() -> Vec<Case> {
         row("a payload length of 0 and TCP", whole().payload_length(0)),
         row("a payload length of 19 and TCP", whole().payload_length(19)),
         row("a frame that ends with its header", whole().cut(54)),
-        passes(
-            "IPv6 with a hop-by-hop header before TCP passes: extension headers are not walked",
-            tcp(Family::V6, WEB, 80).extension(0, &[0; 8]),
-            NoSuchPort,
-        ),
-        passes(
-            "IPv6 with a destination-options header before TCP passes",
-            tcp(Family::V6, WEB, 80).extension(60, &[0; 8]),
-            NoSuchPort,
-        ),
-        passes(
-            "IPv6 with a routing header before TCP passes",
-            tcp(Family::V6, WEB, 80).extension(43, &[0; 8]),
-            NoSuchPort,
-        ),
         passes("IPv6 without a next header passes", other(Family::V6, WEB, 59), NoSuchPort),
         sends(
             "IPv6 with a hop-by-hop header goes to a VIP of every protocol",
@@ -202,82 +187,10 @@ fn ipv6_header() -> Vec<Case> {
             Malformed,
         ),
         drops(
-            "an IPv6 fragment header cut short is a fragment if the packet says so",
+            "an IPv6 fragment header cut short is malformed, however honest",
             udp(Family::V6, WEB, 80).fragment_header(0, true).frame().cut(14 + 40 + 7).honest(),
-            Fragment,
-        ),
-        drops(
-            "an atomic IPv6 fragment is a fragment",
-            udp(Family::V6, WEB, 80).fragment_header(0, false),
-            Fragment,
-        ),
-        passes(
-            "an IPv6 fragment header behind a hop-by-hop header passes",
-            udp(Family::V6, WEB, 80).extension(0, &[0; 8]).fragment_header(0, true),
-            NoSuchPort,
+            Malformed,
         ),
     ];
     [versions.to_vec(), rest].concat()
-}
-
-fn fragments(f: Family) -> Vec<Case> {
-    let cut = |packet: crate::packet::Packet, offset, more| match f {
-        Family::V4 => packet.fragment(offset, more),
-        Family::V6 => packet.fragment_header(offset, more),
-    };
-    let row = |what: &str, offset, more| {
-        drops(
-            format!("the {what} {f} fragment of a datagram is dropped"),
-            cut(udp(f, WEB, 80).payload(64), offset, more),
-            Fragment,
-        )
-    };
-    let mut rows = vec![
-        row("first", 0, true),
-        row("second", 185, true),
-        row("last", 370, false),
-        row("farthest", 8191, false),
-        drops(format!("an {f} fragment of TCP is dropped"), cut(tcp(f, WEB, 80), 0, true), Fragment),
-        drops(
-            format!("an {f} fragment of TCP for a tunnel is dropped"),
-            cut(tcp(f, FAR4, 80), 0, true),
-            Fragment,
-        ),
-        drops(
-            format!("an {f} fragment for a port without service is dropped"),
-            cut(udp(f, WEB, 81), 0, true),
-            Fragment,
-        ),
-        drops(
-            format!("an {f} fragment for a VIP of every protocol is dropped"),
-            cut(udp(f, ANY_BOTH, 81), 185, false),
-            Fragment,
-        ),
-        drops(format!("an {f} fragment of an echo request is dropped"), cut(echo(f, WEB), 0, true), Fragment),
-    ];
-    if f == Family::V4 {
-        rows.extend([
-            drops(
-                "an IPv4 fragment that may not be fragmented is a fragment all the same",
-                udp(f, WEB, 80).fragment(0, true).dont_fragment(),
-                Fragment,
-            ),
-            drops(
-                "an IPv4 fragment with options is dropped",
-                udp(f, WEB, 80).options(8).fragment(3, true),
-                Fragment,
-            ),
-            drops(
-                "an IPv4 fragment longer than its frame is malformed",
-                udp(f, WEB, 80).fragment(0, true).frame().total_length(600),
-                Malformed,
-            ),
-            sends(
-                "the reserved flag of IPv4 makes no fragment",
-                tcp(f, WEB, 80).frame().with(20, &[0x80]),
-                "web/b1",
-            ),
-        ]);
-    }
-    rows
 }

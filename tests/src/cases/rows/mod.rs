@@ -9,6 +9,7 @@ mod limits;
 mod malformed;
 mod neighbours;
 mod not_ours;
+mod odd;
 mod ports;
 mod records;
 mod tagged;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
         announce::rows(),
         neighbours::rows(),
         tagged::rows(),
+        odd::rows(),
         agent::rows(),
         gue::rows(),
     ]

@@ -36,11 +36,6 @@ fn one_port(f: Family) -> Vec<Case> {
         passes(format!("{f} ESP to a VIP of TCP and UDP services passes"), other(f, WEB, ESP), NoSuchPort),
         passes(format!("{f} GRE to a VIP of TCP and UDP services passes"), other(f, WEB, GRE), NoSuchPort),
         passes(
-            format!("an {f} echo request to a VIP of TCP and UDP services passes"),
-            echo(f, WEB),
-            NoSuchPort,
-        ),
-        passes(
             format!("{f} TCP whose bytes would be our port, were they TCP's, passes as protocol 255"),
             {
                 let bytes = tcp(f, WEB, 80).frame().into_bytes();
@@ -87,7 +82,6 @@ fn any_port(f: Family) -> Vec<Case> {
         passes(format!("{f} UDP to a VIP of any TCP port passes"), udp(f, ANY_TCP, 80), NoSuchPort),
         passes(format!("{f} TCP to a VIP of any UDP port passes"), tcp(f, ANY_UDP, 80), NoSuchPort),
         passes(format!("{f} SCTP to a VIP of any TCP port passes"), other(f, ANY_TCP, SCTP), NoSuchPort),
-        passes(format!("an {f} echo request to a VIP of any UDP port passes"), echo(f, ANY_UDP), NoSuchPort),
     ];
     [tcp_rows.to_vec(), udp_rows.to_vec(), others].concat()
 }
