@@ -96,9 +96,7 @@ fn sole<'t, T: Tables>(
 ) -> Result<&'t Service, Reason> {
     let index = globals.service_base.wrapping_add(u32::from(number));
     let service = tables.service(index).ok_or(Reason::BadTable)?;
-    // What is not used is 0, and so are protocol and port of a packet of IPv4 protocol 0.
-    let is_one = wanted != 0 && (service.sole[0] == wanted || service.sole[1] == wanted);
-    if is_one { Ok(service) } else { Err(Reason::NoSuchPort) }
+    if service.sole[0] == wanted || service.sole[1] == wanted { Ok(service) } else { Err(Reason::NoSuchPort) }
 }
 
 /// The service for a VIP, protocol and destination port: the exact port first, then any port, then any protocol.
@@ -135,8 +133,8 @@ pub(super) fn fragments<'t, T: Tables>(
     if vip.flags & vip_flags::SOLE != 0 {
         let number = globals.service_base.wrapping_add(u32::from(vip.number));
         let service = tables.service(number).ok_or(Reason::BadTable)?;
-        let takes =
-            service.sole[0] >> 16 == u32::from(protocol) || service.sole[1] >> 16 == u32::from(protocol);
+        let wanted = sole_port(protocol, 0) >> 16;
+        let takes = service.sole[0] >> 16 == wanted || service.sole[1] >> 16 == wanted;
         let needs_ports = service.affinity == affinity::FLOW;
         return if takes && !needs_ports { Ok(service) } else { Err(Reason::Fragment) };
     }

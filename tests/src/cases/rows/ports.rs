@@ -1,9 +1,9 @@
 //! Which service a packet for a VIP belongs to: protocols, ports, and the order in which they are tried.
 
-use lb_common::abi::Reason::NoSuchPort;
+use lb_common::abi::Reason::{Malformed, NoSuchPort};
 
 use super::super::{
-    case::{Case, passes, sends},
+    case::{Case, drops, passes, sends},
     cast::{ANY_BOTH, ANY_TCP, ANY_UDP, BESIDE, DNS, LISTED, WEB, echo, other, tcp, udp},
 };
 use crate::packet::Family;
@@ -16,7 +16,22 @@ const GRE: u8 = 47;
 /// All rows of this file.
 pub(super) fn rows() -> Vec<Case> {
     let both = |f| [one_port(f), listed(f), any_port(f), any_protocol(f), exact_first(f)].concat();
-    Family::BOTH.into_iter().flat_map(both).collect()
+    Family::BOTH.into_iter().flat_map(both).chain(protocol_0()).collect()
+}
+
+/// Found by random frames: it was taken for the entry that a service of one port does not have. In IPv6, next header 0 is
+/// a header of hop-by-hop options (RFC 8200 section 4.3), and the payload here is none.
+fn protocol_0() -> Vec<Case> {
+    let named = |f, rest| format!("{f} protocol 0 to a VIP {rest}");
+    [("of TCP and UDP services", WEB), ("of one port", DNS)]
+        .into_iter()
+        .flat_map(|(what, vip)| {
+            [
+                passes(named(Family::V4, format!("{what} passes")), other(Family::V4, vip, 0), NoSuchPort),
+                drops(named(Family::V6, format!("{what} is refused")), other(Family::V6, vip, 0), Malformed),
+            ]
+        })
+        .collect()
 }
 
 fn one_port(f: Family) -> Vec<Case> {
@@ -26,13 +41,6 @@ fn one_port(f: Family) -> Vec<Case> {
         passes(format!("{f} UDP to another port of a VIP passes"), udp(f, WEB, 81), NoSuchPort),
         passes(format!("{f} TCP to the port of a UDP service passes"), tcp(f, DNS, 53), NoSuchPort),
         passes(format!("{f} SCTP to a VIP of TCP and UDP services passes"), other(f, WEB, SCTP), NoSuchPort),
-        // Found by random frames: it was taken for the entry that a service of one port does not have.
-        passes(
-            format!("{f} protocol 0 to a VIP of TCP and UDP services passes"),
-            other(f, WEB, 0),
-            NoSuchPort,
-        ),
-        passes(format!("{f} protocol 0 to a VIP of one port passes"), other(f, DNS, 0), NoSuchPort),
         passes(format!("{f} ESP to a VIP of TCP and UDP services passes"), other(f, WEB, ESP), NoSuchPort),
         passes(format!("{f} GRE to a VIP of TCP and UDP services passes"), other(f, WEB, GRE), NoSuchPort),
         passes(
