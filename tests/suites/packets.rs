@@ -11,9 +11,7 @@ use lb_common::abi::Reason;
 use lb_tests::cases::{
     case::{Case, Counted, FULL_HEADROOM},
     check::judge,
-    host::{HostAgent, HostBalancer},
-    invariants,
-    kernel::{self, KernelAgent, KernelBalancer},
+    host, invariants, kernel,
     machine::{Machine, hex},
     page, rows,
     site::Site,
@@ -48,20 +46,6 @@ impl Machines {
     }
 }
 
-fn on_host(site: Option<&Site>) -> Result<Box<dyn Machine>> {
-    Ok(match site {
-        Some(site) => Box::new(HostBalancer::new(site)?),
-        None => Box::new(HostAgent::new()),
-    })
-}
-
-fn in_kernel(site: Option<&Site>) -> Result<Box<dyn Machine>> {
-    Ok(match site {
-        Some(site) => Box::new(KernelBalancer::new(site)?),
-        None => Box::new(KernelAgent::new()?),
-    })
-}
-
 /// Fails with every complaint, not with the first.
 fn report(what: &str, run: usize, complaints: &[String]) {
     say(&format!("packets: {run} {what}, {} wrong", complaints.len()));
@@ -79,7 +63,7 @@ fn complaint(case: &Case, wrong: &[String]) -> Option<String> {
 
 #[test]
 fn host_rows() {
-    let mut machines = Machines::new(on_host);
+    let mut machines = Machines::new(host::machine);
     let rows = rows::all();
     let run = |case: &Case| {
         let (site, machine) = machines.of(case.world);
@@ -93,7 +77,7 @@ fn host_rows() {
 #[test]
 fn kernel_rows() {
     kernel::permitted().unwrap_or_else(|e| panic!("{e}"));
-    let (mut hosts, mut kernels) = (Machines::new(on_host), Machines::new(in_kernel));
+    let (mut hosts, mut kernels) = (Machines::new(host::machine), Machines::new(kernel::machine));
     let rows = rows::all();
     let host_only: Vec<&str> = rows.iter().filter_map(|case| case.host_only).collect();
     for why in BTreeSet::from_iter(&host_only) {
@@ -149,7 +133,7 @@ const CUT: [World; 2] = [World::Main, World::Agent];
 /// Every frame of the table, cut at every byte.
 #[test]
 fn host_every_cut() {
-    let mut machines = Machines::new(on_host);
+    let mut machines = Machines::new(host::machine);
     for world in CUT {
         let (site, machine) = machines.of(world);
         let mut run = 0;

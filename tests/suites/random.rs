@@ -20,11 +20,10 @@ use lb_common::abi::Reason;
 use lb_tests::{
     cases::{
         case::{Case, FULL_HEADROOM},
-        host::{HostAgent, HostBalancer},
-        kernel::{self, KernelAgent, KernelBalancer},
+        host::{self, HostBalancer},
+        kernel,
         machine::{Ledger, Machine, Outcome, hex},
         rows,
-        site::Site,
         worlds::World,
     },
     random::{self, CHUNK, Fault, Frames, Kind, Pair, Scene},
@@ -71,23 +70,9 @@ fn corpus(world: World) -> Vec<Vec<u8>> {
     rows::all().iter().filter_map(here).collect()
 }
 
-fn host(site: Option<&Site>) -> Result<Box<dyn Machine>> {
-    Ok(match site {
-        Some(site) => Box::new(HostBalancer::new(site)?),
-        None => Box::new(HostAgent::new()),
-    })
-}
-
-fn in_kernel(site: Option<&Site>) -> Result<Box<dyn Machine>> {
-    Ok(match site {
-        Some(site) => Box::new(KernelBalancer::new(site)?),
-        None => Box::new(KernelAgent::new()?),
-    })
-}
-
 fn pair(world: World) -> Result<Pair> {
     let site = world.site();
-    let (host, kernel) = (host(site.as_ref())?, in_kernel(site.as_ref())?);
+    let (host, kernel) = (host::machine(site.as_ref())?, kernel::machine(site.as_ref())?);
     Ok(Pair::new(world, site, host, kernel))
 }
 

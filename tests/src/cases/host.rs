@@ -51,6 +51,14 @@ impl Packet for Limited {
     }
 }
 
+/// A balancer of this site on the host; an agent where there is none.
+pub fn machine(site: Option<&Site>) -> Result<Box<dyn Machine>> {
+    Ok(match site {
+        Some(site) => Box::new(HostBalancer::new(site)?),
+        None => Box::new(HostAgent::new()),
+    })
+}
+
 /// A balancer on the host.
 pub struct HostBalancer {
     memory: Memory,

@@ -40,6 +40,14 @@ pub fn permitted() -> Result<()> {
     Ok(())
 }
 
+/// A balancer of this site in the kernel; an agent where there is none.
+pub fn machine(site: Option<&Site>) -> Result<Box<dyn Machine>> {
+    Ok(match site {
+        Some(site) => Box::new(KernelBalancer::new(site)?),
+        None => Box::new(KernelAgent::new()?),
+    })
+}
+
 /// A balancer in the kernel.
 pub struct KernelBalancer {
     ebpf: Ebpf,

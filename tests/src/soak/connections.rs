@@ -7,13 +7,14 @@ use lb_userspace::config::Forward;
 use serde::Serialize;
 
 use super::{
-    LINES, Outcome, Random, Size,
+    LINES, Outcome, Size,
     events::Events,
     many_files, say,
     talkers::{Plan, Talkers},
 };
 use crate::{
     lb_config::{Health, LbConfig, Ports},
+    random::source::Random,
     site::Site,
     topology::World,
 };
@@ -80,7 +81,7 @@ pub fn run(size: Size, seed: u64) -> Result<Report> {
     let talkers = Talkers::start(&site.world.client.ns.entry(), plans(&site, connections))?;
     talkers.wait_round(LIMIT)?;
     say(&format!("{} connections", talkers.living()));
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut happenings = Events::new(random.clone(), &[(OVER_V4, FIRST), (OVER_V6, FIRST)]);
     for number in 1..=events {
         let words = happenings.next(&mut site)?;

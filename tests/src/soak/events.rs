@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Random, talkers::Life};
-use crate::{backend::Backend, site::Site};
+use super::talkers::Life;
+use crate::{backend::Backend, random::source::Random, site::Site};
 
 /// Backends that must stay able to take new connections, in each service.
 const LEAST_AVAILABLE: usize = 3;
@@ -92,14 +92,14 @@ impl Events {
 
     fn choose(&mut self, servers: usize) -> Option<Event> {
         let services: Vec<&'static str> = self.services.keys().copied().collect();
-        let service = *self.random.one_of(&services)?;
+        let service = *services.get(self.random.below(services.len()))?;
         let members: Vec<String> = self.services.get(service)?.keys().cloned().collect();
-        let member = self.random.one_of(&members)?.clone();
+        let member = members.get(self.random.below(members.len()))?.clone();
         let server = self.random.below(servers);
         Some(match self.random.below(16) {
             0..=2 => Event::Add(service, server),
             3 => Event::Remove(service, member),
-            4..=5 => Event::Weight(service, member, *self.random.one_of(&WEIGHTS)?),
+            4..=5 => Event::Weight(service, member, self.random.one_of(&WEIGHTS)),
             6..=8 => Event::Ask(service, member, Asked::Drain),
             9..=10 => Event::Ask(service, member, Asked::Up),
             11 => Event::Ask(service, member, Asked::Down),
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn only_what_was_silent_since_the_cause_is_explained_by_it() {
         let start = Instant::now();
-        let mut events = Events::new(Random(1), &[("web", 3)]);
+        let mut events = Events::new(Random::new(1), &[("web", 3)]);
         let at = |seconds| start + Duration::from_secs(seconds);
         events.causes.push(Cause { service: "web", backend: "b2".into(), began: at(10), done: at(11) });
         assert!(events.explains(&life(start, 10, 12)));
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn no_event_leaves_too_few_backends() {
-        let events = Events::new(Random(1), &[("web", 3), ("six", 4)]);
+        let events = Events::new(Random::new(1), &[("web", 3), ("six", 4)]);
         assert!(!events.leaves_enough(&Event::Kill(0)));
         assert!(!events.leaves_enough(&Event::Ask("web", "b1".into(), Asked::Drain)));
         assert!(events.leaves_enough(&Event::Ask("six", "b1".into(), Asked::Drain)));

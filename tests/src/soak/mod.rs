@@ -126,25 +126,3 @@ fn many_files() -> Result<()> {
 
 /// Between two lines of a connection.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// SplitMix64.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    /// Below `end`, which is not 0.
-    fn below(&mut self, end: usize) -> usize {
-        ((u128::from(self.next()) * end as u128) >> 64) as usize
-    }
-
-    fn one_of<'a, T>(&mut self, choice: &'a [T]) -> Option<&'a T> {
-        if choice.is_empty() { None } else { choice.get(self.below(choice.len())) }
-    }
-}

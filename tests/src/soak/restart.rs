@@ -7,13 +7,14 @@ use lb_userspace::config::{Forward, Protocol};
 use serde::Serialize;
 
 use super::{
-    LINES, Outcome, Random, Size, many_files, say,
+    LINES, Outcome, Size, many_files, say,
     talkers::{Plan, Talkers},
 };
 use crate::{
     lb_config::{Health, LbConfig, Ports},
     load::Numbered,
     process::output_of,
+    random::source::Random,
     site::Site,
     topology::World,
 };
@@ -94,7 +95,7 @@ pub fn run(size: Size, seed: u64) -> Result<Report> {
     let stream = Numbered::start(&client, source, site.vip4(ECHO), DATAGRAMS_PER_SECOND)?;
     say(&format!("{} connections and a stream of datagrams", talkers.living()));
 
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut programs = BTreeSet::from([program(&site)?]);
     let mut ends: Vec<End> = (0..rounds).flat_map(|_| [End::Killed, End::Stopped]).collect();
     for i in (1..ends.len()).rev() {
