@@ -121,6 +121,9 @@ pub struct Backend {
     pub name: String,
     /// `address`.
     pub address: IpAddr,
+    /// `port`; absent: as the client names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// `weight`.
     pub weight: u16,
 }
@@ -180,6 +183,7 @@ impl LbConfig {
         let backends = hosts.iter().map(|host| Backend {
             name: host.name.clone(),
             address: if backends_v6 { host.v6.into() } else { host.v4.into() },
+            port: None,
             weight: 100,
         });
         let service = Service {
@@ -247,6 +251,7 @@ mod tests {
                 backends: vec![Backend {
                     name: "b1".into(),
                     address: "198.51.100.11".parse().unwrap(),
+                    port: None,
                     weight: 7,
                 }],
             }],

@@ -66,7 +66,8 @@ impl Site {
     /// When a part does not come up; nothing is left behind then.
     pub fn start_with(world: World, mut config: LbConfig, arguments: &[&str]) -> Result<Self> {
         config.daemon.hash_seed.get_or_insert_with(|| SEED.to_owned());
-        let tunnels = config.services.iter().any(|service| service.forward != Forward::L2);
+        let tunnels =
+            config.services.iter().any(|service| matches!(service.forward, Forward::Ipip | Forward::Gue));
         let agents = if tunnels {
             let mut agent = AgentConfig::of(&world);
             agent.agent.vips = config.services.iter().flat_map(|service| service.addresses.clone()).collect();

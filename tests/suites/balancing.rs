@@ -12,5 +12,8 @@ mod forwarding;
 #[path = "balancing/instances.rs"]
 mod instances;
 #[cfg(test)]
+#[path = "balancing/nat.rs"]
+mod nat;
+#[cfg(test)]
 #[path = "balancing/services.rs"]
 mod services;

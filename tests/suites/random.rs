@@ -43,7 +43,8 @@ const WORLDS: [(World, usize); 2] = [(World::Main, 85), (World::Agent, 15)];
 fn reachable(world: World) -> Vec<Kind> {
     use Reason::{
         ArpReply, Decapsulated, Fragment, Malformed, MalformedTunnel, NeighbourReply, NoBackend, NoNextHop,
-        NoSuchPort, NotIp, NotService, NotTunnel, TooBig, UnknownTunnelSource,
+        NoSuchPort, NotIp, NotService, NotTranslatable, NotTunnel, ReplyByKernel, TooBig,
+        UnknownTunnelSource,
     };
     let reasons: &[Reason] = match world {
         World::Agent => &[NotTunnel, Decapsulated, UnknownTunnelSource, MalformedTunnel],
@@ -56,6 +57,8 @@ fn reachable(world: World) -> Vec<Kind> {
             NoBackend,
             NoNextHop,
             TooBig,
+            NotTranslatable,
+            ReplyByKernel,
             ArpReply,
             NeighbourReply,
         ],

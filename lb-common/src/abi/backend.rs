@@ -23,7 +23,8 @@ pub struct Backend {
     pub forward: u8,
     /// [`backend_flags`].
     pub flags: u8,
-    /// Destination port of UDP outside, host byte order; 0 where there is no UDP.
+    /// GUE: destination port of UDP outside, host byte order. NAT: port on the backend, as a word of memory; 0 = the port
+    /// that the client named.
     pub port: u16,
     #[doc(hidden)]
     pub _reserved: u16,
@@ -55,6 +56,10 @@ pub mod forward {
     pub const GUE4: u8 = 3;
     /// Generic UDP Encapsulation with an IPv6 outer header.
     pub const GUE6: u8 = 4;
+    /// Network address translation towards an IPv4 backend.
+    pub const NAT4: u8 = 8;
+    /// Network address translation towards an IPv6 backend.
+    pub const NAT6: u8 = 9;
 }
 
 /// Bits of [`Backend::flags`].

@@ -53,15 +53,22 @@ pub struct Globals {
     /// Seconds per kernel tick, scaled by 2^32.
     pub seconds_mult: u32,
     #[doc(hidden)]
-    pub _reserved: [u32; 9],
+    pub _reserved: [u32; 7],
+    /// First cell of `REPLIES`.
+    pub reply_base: u32,
+    /// Size of the table of replies minus one.
+    pub reply_mask: u32,
 }
 
 /// Bits of [`Globals::flags`].
 pub mod globals_flags {
     /// Answer ARP requests and neighbour solicitations for VIPs.
     pub const ANNOUNCE: u32 = 1;
+    /// There are backends behind NAT without a pool: `REPLIES` knows what comes back from them.
+    pub const REPLIES: u32 = 2;
 }
 
 const _: () = assert!(size_of::<Control>() == 64 && align_of::<Control>() == 8);
 const _: () = assert!(size_of::<Globals>() == 128 && align_of::<Globals>() == 8);
 const _: () = assert!(core::mem::offset_of!(Globals, key) == 32);
+const _: () = assert!(core::mem::offset_of!(Globals, reply_base) == 120);

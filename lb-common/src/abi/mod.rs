@@ -12,6 +12,7 @@ mod agent;
 mod backend;
 mod control;
 mod counter;
+mod nat;
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya::Pod is an unsafe trait; each impl says why it holds")]
 mod pod;
@@ -22,6 +23,7 @@ pub use agent::AgentSettings;
 pub use backend::{Backend, BackendInfo, backend_flags, forward};
 pub use control::{Control, Globals, globals_flags};
 pub use counter::{Counter, Interface};
+pub use nat::Reply;
 pub use reason::{Outcome, Reason};
 pub use service::{
     Service, ServiceInfo, Vip6, affinity, fragments_key, port_entry, port_key, service_flags, slot,
@@ -68,6 +70,8 @@ pub mod maps {
     pub const LIMITS: &str = "LIMITS";
     /// Interface index → [`super::Interface`].
     pub const INTERFACES: &str = "INTERFACES";
+    /// What comes back from backends behind NAT without a pool: [`super::Reply`] cells.
+    pub const REPLIES: &str = "REPLIES";
     /// Agent: outer sources that are believed (LPM, IPv4).
     pub const SOURCES4: &str = "SOURCES4";
     /// Agent: outer sources that are believed (LPM, IPv6).

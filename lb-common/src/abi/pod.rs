@@ -1,7 +1,8 @@
 //! `aya::Pod` for the map types, so that user space can read and write them.
 
 use super::{
-    AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Service, ServiceInfo, Vip6,
+    AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Reply, Service, ServiceInfo,
+    Vip6,
 };
 
 macro_rules! pod {
@@ -12,4 +13,16 @@ macro_rules! pod {
     )* };
 }
 
-pod!(AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Service, ServiceInfo, Vip6);
+pod!(
+    AgentSettings,
+    Backend,
+    BackendInfo,
+    Control,
+    Counter,
+    Globals,
+    Interface,
+    Reply,
+    Service,
+    ServiceInfo,
+    Vip6
+);

@@ -9,8 +9,10 @@ pub enum Outcome {
     Dropped,
     /// Answered by the program itself.
     Answered,
-    /// Taken out of a tunnel and handed to the kernel (agent).
+    /// Taken out of a tunnel (agent) or translated (NAT), and handed to the kernel.
     Delivered,
+    /// Sent back to a client, translated.
+    Returned,
 }
 
 macro_rules! reasons {
@@ -86,6 +88,14 @@ reasons! {
     EchoReply = 18, "echo_reply", Answered;
     /// More or longer IPv6 extension headers than are followed.
     ExtensionHeaders = 19, "extension_headers", Dropped;
+    /// What a backend behind NAT answered, translated back and on its way to the client.
+    Reply = 20, "reply", Returned;
+    /// The same, but the way to the client is not known to XDP: the kernel got the translated packet, to route it.
+    ReplyByKernel = 21, "reply_by_kernel", Delivered;
+    /// An answer that does not fit the way to the client: the kernel got it as it came, and tells the backend.
+    ReplyTooBig = 22, "reply_too_big", Passed;
+    /// NAT translates TCP and UDP, and no fragments.
+    NotTranslatable = 23, "not_translatable", Dropped;
 }
 
 impl Reason {

@@ -12,7 +12,7 @@ use super::{
     way::{self, Way, Ways, announces},
 };
 use crate::{
-    abi::{Globals, Reason, Service, slot},
+    abi::{Globals, Reason, Service, forward, globals_flags, slot},
     wire::{be16, ethernet, ipv4, ipv6, protocol, word, words},
 };
 
@@ -47,7 +47,7 @@ fn from_ipv4<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
         return Verdict::pass(Reason::NotIp);
     };
     let Some(vip) = lookup::vip4(tables, globals, word(header, 16)) else {
-        return Verdict::pass(Reason::NotService);
+        return not_service(globals);
     };
     if !parse::is_plain4(header) {
         return Verdict::detour(Way::Odd4, 0);
@@ -67,7 +67,7 @@ fn from_ipv6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
         if header[6] == protocol::ICMPV6 && announces(globals) {
             return Verdict::detour(Way::Announce, 0);
         }
-        return Verdict::pass(Reason::NotService);
+        return not_service(globals);
     };
     if !parse::has_ports(header[6]) {
         return Verdict::detour(Way::Odd6, 0);
@@ -76,6 +76,15 @@ fn from_ipv6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
         Ok(network) => to_service(packet, tables, globals, vip, &network, INNER_IPV6, ingress),
         Err(reason) => Verdict::drop(reason),
     }
+}
+
+/// A packet for nobody that we know: perhaps it comes from somebody whom we know.
+#[inline(always)]
+pub(super) fn not_service(globals: &Globals) -> Verdict {
+    if globals.flags & globals_flags::REPLIES != 0 {
+        return Verdict::detour(Way::Reply, 0);
+    }
+    Verdict::pass(Reason::NotService)
 }
 
 /// Plain TCP or UDP to a VIP: ports and service.
@@ -152,6 +161,9 @@ pub(super) fn deliver<P: Packet, T: Ways<P>, A: Address>(
         Ok(backend) => backend,
         Err(reason) => return Verdict::drop(reason),
     };
+    if matches!(backend.forward, forward::NAT4 | forward::NAT6) {
+        return Verdict::detour(Way::Translate, service.backend_base.wrapping_add(u32::from(member)));
+    }
     let inner = Inner {
         length: network.length,
         tos: network.tos,

@@ -3,7 +3,7 @@
 use super::{packet::Packet, parse::Network, verdict::Verdict};
 use crate::{
     abi::Reason,
-    wire::{Mac, be16, checksum, ethernet, ipv4, ipv6, protocol, put, put_words, word, words},
+    wire::{Mac, be16, checksum, ethernet, half, ipv4, ipv6, protocol, put, put_words, word, words},
 };
 
 /// Bytes of an ICMP header.
@@ -57,9 +57,9 @@ pub(super) fn answer<P: Packet>(packet: &mut P, transport: u32) -> Verdict {
         return Verdict::drop(Reason::BadTable);
     };
     let (old, new) = if is_ipv4 { (REQUEST4, REPLY4) } else { (REQUEST6, REPLY6) };
-    let sum = checksum::replace(be16(message, 2), u16::from(old) << 8, u16::from(new) << 8);
     put(message, 0, &[new]);
-    put(message, 2, &sum.to_be_bytes());
+    let sum = checksum::replace(0, half_of(old, 0), half_of(new, 0));
+    put_sum(message, 2, sum);
     if turned { Verdict::answer(Reason::EchoReply) } else { Verdict::drop(Reason::BadTable) }
 }
 
@@ -68,14 +68,25 @@ pub(super) fn answer<P: Packet>(packet: &mut P, transport: u32) -> Verdict {
 fn turn4<P: Packet>(packet: &mut P) -> bool {
     let Ok(header) = packet.at_mut::<{ ipv4::HEADER }>(ethernet::HEADER) else { return false };
     let (source, destination) = (word(header, 12), word(header, 16));
-    let old = be16(header, 8);
-    let new = u16::from_be_bytes([TTL, protocol::ICMP]);
-    let sum = checksum::replace(be16(header, 10), old, new);
-    put(header, 8, &new.to_be_bytes());
-    put(header, 10, &sum.to_be_bytes());
+    let sum = checksum::replace(0, half_of(header[8], protocol::ICMP), half_of(TTL, protocol::ICMP));
+    put(header, 8, &[TTL]);
+    put_sum(header, 10, sum);
     put(header, 12, &destination.to_ne_bytes());
     put(header, 16, &source.to_ne_bytes());
     true
+}
+
+/// Two bytes as a word of memory.
+#[inline(always)]
+fn half_of(first: u8, second: u8) -> u32 {
+    u32::from(u16::from_ne_bytes([first, second]))
+}
+
+/// Updates the checksum at `at`.
+#[inline(always)]
+fn put_sum<const N: usize>(room: &mut [u8; N], at: usize, sum: u64) {
+    let check = checksum::update(half(room, at), sum);
+    put(room, at, &check.to_ne_bytes());
 }
 
 #[inline(always)]

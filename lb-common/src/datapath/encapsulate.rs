@@ -60,16 +60,16 @@ pub(super) fn fits(backend: &Backend, length: u32) -> Result<(), Reason> {
 fn l2<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner) -> Result<(), Reason> {
     fits(backend, inner.length)?;
     let room: &mut [u8; 12] = packet.at_mut(0).map_err(|Cut| Reason::BadTable)?;
-    put_macs(room, backend);
+    put_macs(room, backend.macs);
     Ok(())
 }
 
 /// The backend's MAC address and that of the interface that it is reached by.
 #[inline(always)]
-pub(super) fn put_macs<const N: usize>(room: &mut [u8; N], backend: &Backend) {
-    put(room, 0, &backend.macs[0].to_ne_bytes());
-    put(room, 4, &backend.macs[1].to_ne_bytes());
-    put(room, 8, &backend.macs[2].to_ne_bytes());
+pub(super) fn put_macs<const N: usize>(room: &mut [u8; N], macs: [u32; 3]) {
+    put(room, 0, &macs[0].to_ne_bytes());
+    put(room, 4, &macs[1].to_ne_bytes());
+    put(room, 8, &macs[2].to_ne_bytes());
 }
 
 /// An IPv4 header in front (RFC 2003, RFC 4213).
@@ -82,7 +82,7 @@ fn ipip4<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner) -> Result<(
         packet.at_mut(0).map_err(|Cut| Reason::BadTable)?;
     let ttl_protocol = u16::from_be_bytes([OUTER_TTL, inner.protocol]);
     let sum = backend.outer_sum + length + u32::from(inner.tos) + u32::from(ttl_protocol);
-    put_macs(room, backend);
+    put_macs(room, backend.macs);
     put(room, 12, &ethernet::IPV4.to_be_bytes());
     put(room, 14, &[0x45, inner.tos]);
     put(room, 16, &(length as u16).to_be_bytes());
@@ -105,7 +105,7 @@ fn ipip6<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner) -> Result<(
     let room: &mut [u8; ethernet::HEADER + ipv6::HEADER] =
         packet.at_mut(0).map_err(|Cut| Reason::BadTable)?;
     let first = 6 << 28 | u32::from(inner.tos) << 20 | inner.hash & 0xf_ffff;
-    put_macs(room, backend);
+    put_macs(room, backend.macs);
     put(room, 12, &ethernet::IPV6.to_be_bytes());
     put(room, 14, &first.to_be_bytes());
     put(room, 18, &(inner.length as u16).to_be_bytes());

@@ -46,7 +46,7 @@ pub(super) fn in_ipv4<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner
     let length = inner.length + gue::OUTER4 as u32;
     let ttl_protocol = u16::from_be_bytes([OUTER_TTL, protocol::UDP]);
     let sum = backend.outer_sum + length + u32::from(inner.tos) + u32::from(ttl_protocol);
-    put_macs(room, backend);
+    put_macs(room, backend.macs);
     put(room, 12, &ethernet::IPV4.to_be_bytes());
     put(room, 14, &[0x45, inner.tos]);
     put(room, 16, &(length as u16).to_be_bytes());
@@ -67,7 +67,7 @@ pub(super) fn in_ipv6<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner
     packet.grow::<{ gue::OUTER6 }>().map_err(|Cut| Reason::NoHeadroom)?;
     let room: &mut [u8; ethernet::HEADER + gue::OUTER6] = packet.at_mut(0).map_err(|Cut| Reason::BadTable)?;
     let first = 6 << 28 | u32::from(inner.tos) << 20 | inner.hash & 0xf_ffff;
-    put_macs(room, backend);
+    put_macs(room, backend.macs);
     put(room, 12, &ethernet::IPV6.to_be_bytes());
     put(room, 14, &first.to_be_bytes());
     put(room, 18, &((inner.length + UDP_GUE as u32) as u16).to_be_bytes());

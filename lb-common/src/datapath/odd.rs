@@ -32,7 +32,7 @@ pub(super) fn take4<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: 
         return Verdict::pass(Reason::NotIp);
     };
     let Some(vip) = lookup::vip4(tables, globals, word(header, 16)) else {
-        return Verdict::pass(Reason::NotService);
+        return balance::not_service(globals);
     };
     let piece = Piece::of_ipv4(header);
     let network = match parse::ipv4(packet, header) {
@@ -61,7 +61,7 @@ pub(super) fn take6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: 
         if header[6] == protocol::ICMPV6 && announces(globals) {
             return Verdict::detour(Way::Announce, 0);
         }
-        return Verdict::pass(Reason::NotService);
+        return balance::not_service(globals);
     };
     let mut network = match parse::ipv6(packet, header) {
         Ok(network) => network,

@@ -158,10 +158,6 @@ pub(super) fn extensions<P: Packet>(packet: &P, first: u8, at: u32, end: u32) ->
         if !matches!(protocol, 0 | 43 | 44 | 51 | 60) || piece == Piece::LATER {
             return Ok(Walked { protocol, at, piece });
         }
-        // The second bound is for the verifier.
-        if at > most || at > 0x3ff {
-            return Err(Reason::ExtensionHeaders);
-        }
         let header = packet.at::<8>(at as usize).map_err(|Cut| Reason::Malformed)?;
         let length = u32::from(header[1]);
         at += match protocol {
@@ -174,6 +170,9 @@ pub(super) fn extensions<P: Packet>(packet: &P, first: u8, at: u32, end: u32) ->
         };
         if at > end {
             return Err(Reason::Malformed);
+        }
+        if at > most {
+            return Err(Reason::ExtensionHeaders);
         }
         protocol = header[0];
         headers += 1;

@@ -4,7 +4,7 @@ use super::{
     limit,
     track::{self, FlowEvent, Query},
 };
-use crate::abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6};
+use crate::abi::{BUCKET_ENTRIES, Backend, Globals, Reply, Service, Vip6};
 
 /// Eight bytes shared by all CPUs and user space.
 pub trait Word {
@@ -55,6 +55,8 @@ pub trait Tables: Sized {
     }
     /// A member of a service.
     fn backend(&self, index: u32) -> Option<&Backend>;
+    /// A cell of the table of replies.
+    fn reply(&self, index: u32) -> Option<&Reply>;
     /// A bucket of the rate limiter.
     fn limit_bucket(&self, index: u32) -> Option<&[Self::Word; BUCKET_ENTRIES]>;
     /// The coarse clock: kernel ticks since boot.

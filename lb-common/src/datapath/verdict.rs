@@ -83,6 +83,13 @@ impl Verdict {
         Self::because(code::TRANSMIT, reason)
     }
 
+    /// Sent by interface `egress` for this reason, after it came by `ingress`.
+    #[inline(always)]
+    pub fn returned(egress: u32, ingress: u32, reason: Reason) -> Self {
+        let code = if egress == ingress { code::TRANSMIT } else { code::REDIRECT };
+        Self { egress, ..Self::because(code, reason) }
+    }
+
     /// Sent to a backend by interface `egress`, after it came by `ingress` with `bytes` bytes.
     #[inline(always)]
     pub fn forward(egress: u32, ingress: u32, counter: u32, bytes: u32) -> Self {

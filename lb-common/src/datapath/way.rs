@@ -7,7 +7,15 @@
 //! and the tables. It may end with a detour of its own: ways follow each other and do not nest, because the stacks of
 //! a chain of BPF functions are 512 bytes together. The verdict is counted by the one caller that counts all of them.
 
-use super::{announce, echo, odd, packet::Packet, tables::Tables, tagged, verdict::Verdict};
+use super::{
+    announce, echo,
+    nat::{self, Route, Wanted},
+    odd,
+    packet::Packet,
+    tables::Tables,
+    tagged,
+    verdict::Verdict,
+};
 use crate::abi::Globals;
 
 macro_rules! ways {
@@ -40,6 +48,10 @@ ways! {
     Odd6 = 5;
     /// An echo request; the argument is where its ICMP header is.
     Echo = 6;
+    /// Perhaps an answer of a backend behind NAT.
+    Reply = 7;
+    /// To a backend behind NAT; the argument is its element of `BACKENDS`.
+    Translate = 8;
 }
 
 /// The tables of a program that has the rare ways for packets of kind `P`.
@@ -48,6 +60,9 @@ pub trait Ways<P: Packet>: Tables {
     fn way(&self, packet: &mut P, way: Way, argument: u32, ingress: u32) -> Verdict {
         take(packet, self, way, argument, ingress)
     }
+
+    /// Asks the kernel's routing tables.
+    fn route(&self, packet: &mut P, wanted: &Wanted, ingress: u32) -> Route;
 }
 
 /// The most detours of one packet: tags, what it is, what it needs, and what it is told.
@@ -96,6 +111,8 @@ pub fn take<P: Packet, T: Ways<P>>(
         Way::Odd4 => odd::take4(packet, tables, ingress),
         Way::Odd6 => odd::take6(packet, tables, ingress),
         Way::Echo => echo::answer(packet, argument),
+        Way::Reply => nat::reply(packet, tables, ingress),
+        Way::Translate => nat::to_backend(packet, tables, argument, ingress),
     }
 }
 

@@ -27,29 +27,62 @@ pub fn finish(sum: u32) -> u16 {
     !fold(sum)
 }
 
-/// The checksum field (host order) after one word that it covers became another (RFC 1624, equation 3).
-#[inline(always)]
-pub fn replace(checksum: u16, old: u16, new: u16) -> u16 {
-    finish(u32::from(!checksum) + u32::from(!old) + u32::from(new))
-}
-
 /// Sum of an IPv6 pseudo-header without its addresses (RFC 8200 8.1).
 #[inline(always)]
 pub fn pseudo6(length: u16, next_header: u8) -> u32 {
     u32::from(length) + u32::from(next_header)
 }
 
+/// What a checksum's sum changes by when `old` becomes `new`, added to `sum` (RFC 1624, equation 3). Words are as in
+/// memory: a one's-complement sum has no byte order (RFC 1071 2). Half a word can be given too: the upper half of `!old`
+/// is all ones then, which add nothing.
+#[inline(always)]
+pub fn replace(sum: u64, old: u32, new: u32) -> u64 {
+    sum + u64::from(!old) + u64::from(new)
+}
+
+/// A checksum field, as in memory, after words were replaced that [`replace`] added up to `sum`.
+#[inline(always)]
+pub fn update(field: u16, sum: u64) -> u16 {
+    let sum = sum + u64::from(!field);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    finish(sum as u32)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{add, finish, fold, replace};
+    use super::{add, finish, fold, replace, update};
 
     #[test]
-    fn a_replaced_word_gives_the_checksum_of_the_new_header() {
+    fn a_field_that_is_updated_is_the_one_that_a_new_sum_gives() {
+        let mut word = 0x9e37_79b9_u32;
+        for _ in 0..10_000 {
+            let old: [u32; 3] = core::array::from_fn(|_| {
+                word = word.wrapping_mul(0x85eb_ca6b) ^ word >> 13;
+                word
+            });
+            let new = [old[2], !old[0], old[0].rotate_left(5)];
+            let sum = |words: [u32; 3]| {
+                let bytes = words.map(u32::to_ne_bytes);
+                finish(add(add(add(0x4500, &bytes[0]), &bytes[1]), &bytes[2])).to_be()
+            };
+            let difference = (0..3).fold(0, |sum, i| replace(sum, old[i], new[i]));
+            assert_eq!(update(sum(old), difference), sum(new), "{old:x?} {new:x?}");
+        }
+    }
+
+    #[test]
+    fn rfc_1624_example() {
         // RFC 1624 section 4, where the equation of RFC 1141 would give 0xffff.
-        assert_eq!(replace(0xdd2f, 0x5555, 0x3285), 0x0000);
-        for (old, new) in [(0x4001, 0x4001), (0, 0xffff), (0xffff, 0), (0x0800, 0)] {
-            let sum = |word: u16| finish(u32::from(word) + 0x1234 + 0xf00d);
-            assert_eq!(replace(sum(old), old, new), sum(new), "{old:04x} to {new:04x}");
+        let big = |word: u16| u32::from(word.to_be());
+        assert_eq!(update(0xdd2f_u16.to_be(), replace(0, big(0x5555), big(0x3285))), 0);
+    }
+
+    #[test]
+    fn nothing_replaced_changes_nothing() {
+        for field in [0x0000, 0x0001, 0x1234, 0xfffe] {
+            assert_eq!(update(field, replace(0, 0xdead_beef, 0xdead_beef)), field);
         }
     }
 

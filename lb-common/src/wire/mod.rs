@@ -159,7 +159,7 @@ impl Mac {
 
 /// The 16-bit word at `offset` as the CPU loads it.
 #[inline(always)]
-fn half<const N: usize>(bytes: &[u8; N], offset: usize) -> u16 {
+pub fn half<const N: usize>(bytes: &[u8; N], offset: usize) -> u16 {
     match bytes.get(offset..).and_then(|b| b.first_chunk::<2>()) {
         Some(b) => u16::from_ne_bytes(*b),
         None => 0,

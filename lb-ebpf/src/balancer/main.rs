@@ -6,6 +6,7 @@
     reason = "the entry point gets its context by value from the macro"
 )]
 
+mod fib;
 mod maps;
 mod ways;
 

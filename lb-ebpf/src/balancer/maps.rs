@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, Reason, Service,
+        BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, Reason, Reply, Service,
         ServiceInfo, Vip6, slot,
     },
     datapath::{
@@ -55,6 +55,8 @@ static FLOWS: Array<[MapWord; BUCKET_ENTRIES], SET_AT_LOAD, MAPPED> = Array::new
 static BACKENDS: Array<Backend, SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
 static LIMITS: Array<[MapWord; BUCKET_ENTRIES], SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
+static REPLIES: Array<Reply, SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Counter, SET_AT_LOAD> = PerCpuArray::new();
 #[btf_map]
@@ -150,6 +152,10 @@ impl Tables for Maps {
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<&Backend> {
         BACKENDS.get(index)
+    }
+    #[inline(always)]
+    fn reply(&self, index: u32) -> Option<&Reply> {
+        REPLIES.get(index)
     }
     #[inline(always)]
     fn limit_bucket(&self, index: u32) -> Option<&[MapWord; BUCKET_ENTRIES]> {

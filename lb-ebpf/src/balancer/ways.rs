@@ -4,10 +4,10 @@
 //! or the next detour, in one word.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::datapath::{Packet, Verdict, Way, Ways, take};
+use lb_common::datapath::{Packet, Route, Verdict, Wanted, Way, Ways, take};
 use lb_ebpf::packet::Frame;
 
-use crate::maps::Maps;
+use crate::{fib, maps::Maps};
 
 impl Ways<Frame> for Maps {
     #[inline(always)]
@@ -21,12 +21,19 @@ impl Ways<Frame> for Maps {
             Way::Odd4 => way_odd4(context, skipped),
             Way::Odd6 => way_odd6(context, skipped),
             Way::Echo => way_echo(context, skipped, argument),
+            Way::Reply => way_reply(context, skipped),
+            Way::Translate => way_translate(context, skipped, argument),
         };
         let verdict = Verdict::from_bits(bits, bytes);
         if verdict.way().is_some() {
             packet.skip(verdict.hidden());
         }
         verdict
+    }
+
+    #[inline(always)]
+    fn route(&self, packet: &mut Frame, wanted: &Wanted, ingress: u32) -> Route {
+        fib::route(packet.context(), wanted, ingress)
     }
 }
 
@@ -58,11 +65,22 @@ ways! {
     way_show = Show;
     way_odd4 = Odd4;
     way_odd6 = Odd6;
+    way_reply = Reply;
 }
 
-/// [`Way::Echo`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn way_echo(context: *mut xdp_md, skipped: u32, argument: u32) -> u64 {
-    run(context, skipped, argument, Way::Echo)
+/// A way that is told something takes the argument too.
+macro_rules! ways_told {
+    ($( $name:ident = $way:ident; )*) => { $(
+        #[doc = concat!("[`Way::", stringify!($way), "`].")]
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $name(context: *mut xdp_md, skipped: u32, argument: u32) -> u64 {
+            run(context, skipped, argument, Way::$way)
+        }
+    )* };
+}
+
+ways_told! {
+    way_echo = Echo;
+    way_translate = Translate;
 }

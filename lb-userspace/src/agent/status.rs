@@ -109,10 +109,8 @@ pub(super) async fn read(places: &Places) -> anyhow::Result<Status> {
 
 /// Whether an agent gives this reason.
 fn is_of_agent(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::NotTunnel | Reason::Decapsulated | Reason::UnknownTunnelSource | Reason::MalformedTunnel
-    )
+    use Reason::{Decapsulated, MalformedTunnel, NotTunnel, UnknownTunnelSource};
+    matches!(reason, NotTunnel | Decapsulated | UnknownTunnelSource | MalformedTunnel)
 }
 
 impl Status {

@@ -258,6 +258,7 @@ fn forward(f: Forward) -> &'static str {
         Forward::L2 => "l2",
         Forward::Ipip => "ipip",
         Forward::Gue => "gue",
+        Forward::Nat => "nat",
     }
 }
 

@@ -9,6 +9,9 @@ pub const SERVICES: usize = 60_000;
 /// Pairs of VIP and port (and protocol) of all services together; any port counts as one. Each is an entry of the
 /// datapath's service table.
 pub const SERVICE_KEYS: u64 = 1 << 20;
+/// Pairs of backend and port (and protocol) of all services with `forward = "nat"`; any port counts as one. Each is an
+/// entry of the datapath's table of replies.
+pub const REPLIES: u64 = 1 << 20;
 /// VIPs of one service.
 pub const ADDRESSES: usize = 1_024;
 /// Ports of one service, ranges counted in full.

@@ -170,6 +170,8 @@ pub enum Forward {
     Ipip,
     /// IP in UDP with a GUE header, all four pairs of families (draft-ietf-intarea-gue).
     Gue,
+    /// Network address translation: for backends that cannot be touched.
+    Nat,
 }
 
 /// When flows are remembered.
@@ -209,7 +211,7 @@ pub struct Backend {
     pub name: String,
     /// Where packets are sent.
     pub address: IpAddr,
-    /// Port on the backend, only where the mode can translate; today only the health check uses it.
+    /// Port on the backend, where the mode can translate (`nat`); the health check asks it in any mode.
     pub port: Option<u16>,
     /// 0 to 65,535; 0 = no new slots. Default 100.
     pub weight: u16,

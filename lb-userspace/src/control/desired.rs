@@ -237,11 +237,12 @@ impl Desired {
                 address: backend.address,
                 forward: service.forward,
                 gue_port,
+                port: backend.port,
                 alive: condition.health != FAILED && backend.state != AdminState::Down,
                 // Without an address of its own in that family the balancer has no source for an outer header.
-                hop: view
-                    .hop(backend.address)
-                    .filter(|hop| service.forward == Forward::L2 || !hop.source.is_unspecified()),
+                hop: view.hop(backend.address).filter(|hop| {
+                    matches!(service.forward, Forward::L2 | Forward::Nat) || !hop.source.is_unspecified()
+                }),
                 health: condition.health,
                 since: condition.since,
             })

@@ -56,6 +56,8 @@ pub struct Member {
     pub forward: Forward,
     /// Destination port of UDP outside; only with [`Forward::Gue`].
     pub gue_port: u16,
+    /// Port on the backend, where the mode can translate; `None`: the port that the client named.
+    pub port: Option<u16>,
     /// Whether flows that were there before may still go there: not failed, not down.
     pub alive: bool,
     /// The way there; `None` while it is not known.

@@ -19,6 +19,7 @@ mod seed;
 mod start;
 mod status;
 mod transaction;
+mod way_back;
 
 use std::path::PathBuf;
 

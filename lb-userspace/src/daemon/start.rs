@@ -454,6 +454,7 @@ impl Core {
     }
 
     fn say_hello(&self, adopted: bool) {
+        self.check_way_back();
         let capacity = self.installer.memory().capacity();
         let cpus = aya::util::nr_cpus().map_or(1, |n| n as u32);
         info!(

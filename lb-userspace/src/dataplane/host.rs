@@ -7,8 +7,8 @@ use std::{
 };
 
 use lb_common::{
-    abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6},
-    datapath::{Cut, Packet, Tables, Ways, Word, track::FlowEvent},
+    abi::{BUCKET_ENTRIES, Backend, Globals, Reply, Service, Vip6},
+    datapath::{Cut, Packet, Route, Tables, Wanted, Ways, Word, route, track::FlowEvent},
 };
 
 use super::memory::Memory;
@@ -40,6 +40,8 @@ pub struct HostTables<'m> {
     pub interfaces: BTreeMap<u32, [u8; 6]>,
     /// What happened in the flow table, by number of [`FlowEvent`].
     pub flow_events: [Cell<u64>; FlowEvent::ALL.len()],
+    /// What the kernel's routing tables would say; that it does not route, unless set.
+    pub routes: fn(&Wanted) -> Route,
 }
 
 impl<'m> HostTables<'m> {
@@ -51,6 +53,7 @@ impl<'m> HostTables<'m> {
             nanoseconds: Cell::new(0),
             interfaces: BTreeMap::new(),
             flow_events: Default::default(),
+            routes: |_| Route::without_way(route::UNKNOWN),
         }
     }
 }
@@ -101,6 +104,9 @@ impl Tables for HostTables<'_> {
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.memory.backends.as_slice().get(index as usize)
     }
+    fn reply(&self, index: u32) -> Option<&Reply> {
+        self.memory.replies.as_slice().get(index as usize)
+    }
     fn limit_bucket(&self, index: u32) -> Option<&[HostWord; BUCKET_ENTRIES]> {
         let bucket = self.memory.limits.as_slice().get(index as usize)?;
         // SAFETY: `HostWord` is a transparent `AtomicU64`, which has the layout of `u64`; the memory is changed only
@@ -133,7 +139,11 @@ impl HostPacket {
     }
 }
 
-impl<P: Packet> Ways<P> for HostTables<'_> {}
+impl<P: Packet> Ways<P> for HostTables<'_> {
+    fn route(&self, _packet: &mut P, wanted: &Wanted, _ingress: u32) -> Route {
+        (self.routes)(wanted)
+    }
+}
 
 impl Packet for HostPacket {
     fn length(&self) -> usize {

@@ -274,7 +274,7 @@ impl Installer {
             }
         }
 
-        let mut globals = self.globals_of(snapshot, &old);
+        let mut globals = self.globals_of(snapshot, &keys, &old);
         if (keys != self.keys || old.salt == 0)
             && let Err(error) = keys.write(&mut self.memory, &mut globals)
         {
@@ -465,10 +465,12 @@ impl Installer {
         Ok(extent)
     }
 
-    fn globals_of(&self, snapshot: &model::Snapshot, old: &Globals) -> Globals {
+    fn globals_of(&self, snapshot: &model::Snapshot, keys: &Keys, old: &Globals) -> Globals {
+        let announce = if snapshot.announce { globals_flags::ANNOUNCE } else { 0 };
+        let replies = if keys.has_replies() { globals_flags::REPLIES } else { 0 };
         Globals {
             key: snapshot.key,
-            flags: if snapshot.announce { globals_flags::ANNOUNCE } else { 0 },
+            flags: announce | replies,
             limit_mask: self.memory.capacity().limit_buckets - 1,
             flow_mask: self.memory.capacity().flow_buckets - 1,
             seconds_mult: self.clock.seconds_multiplier(),

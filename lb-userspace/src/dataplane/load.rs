@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::Xdp,
 };
-use lb_common::abi::{Counter, Interface, Vip6, maps};
+use lb_common::abi::{Counter, Interface, Reply, Vip6, maps};
 
 use super::{
     BALANCER_OBJECT, Capacity, Clock, DataplaneError, Memory, Pins, Region,
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Every pinned map of the balancer.
-const SPECS: [Spec; 17] = [
+const SPECS: [Spec; 18] = [
     Spec::mapped(maps::CONTROL, size_of::<lb_common::abi::Control>()),
     Spec::mapped(maps::GLOBALS, size_of::<lb_common::abi::Globals>()),
     Spec::mapped(maps::VIPS4, 8),
@@ -33,6 +33,7 @@ const SPECS: [Spec; 17] = [
     Spec::mapped(maps::BACKENDS, size_of::<lb_common::abi::Backend>()),
     Spec::mapped(maps::BACKEND_INFO, size_of::<lb_common::abi::BackendInfo>()),
     Spec::mapped(maps::LIMITS, 64),
+    Spec::mapped(maps::REPLIES, size_of::<Reply>()),
     Spec::per_cpu(maps::COUNTERS, size_of::<Counter>()),
     Spec::per_cpu(maps::REASONS, 8),
     Spec::per_cpu(maps::FLOW_EVENTS, 8),
@@ -97,6 +98,7 @@ fn adopted_capacity(elements: &BTreeMap<&'static str, u32>) -> Capacity {
         backends: elements[maps::BACKENDS],
         limit_buckets: elements[maps::LIMITS],
         flow_buckets: elements[maps::FLOWS],
+        reply_cells: elements[maps::REPLIES] / 2,
     }
 }
 
@@ -122,6 +124,7 @@ fn map_memory(ebpf: &Ebpf, capacity: &Capacity) -> Result<Memory, DataplaneError
         backends: region(ebpf, maps::BACKENDS, elements(maps::BACKENDS))?,
         backend_info: region(ebpf, maps::BACKEND_INFO, elements(maps::BACKEND_INFO))?,
         limits: region(ebpf, maps::LIMITS, elements(maps::LIMITS))?,
+        replies: region(ebpf, maps::REPLIES, elements(maps::REPLIES))?,
     })
 }
 

@@ -6,14 +6,14 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Globals, Vip6, fragments_key, port_entry, port_key, sole_port, vip_entry, vip_flags},
-    datapath::{fold6, port_words},
+    abi::{Globals, Reply, Vip6, fragments_key, port_entry, port_key, sole_port, vip_entry, vip_flags},
+    datapath::{fold6, port_words, reply_words},
     wire::protocol,
 };
 
 use super::{cells, install::InstallError, memory::Memory, records};
 use crate::{
-    config::{Affinity, Ports, Protocol},
+    config::{Affinity, Forward, Ports, Protocol},
     control::model,
 };
 
@@ -27,7 +27,12 @@ pub(super) struct Keys {
     vips: BTreeMap<IpAddr, (u16, u16)>,
     /// Port key → service number.
     ports: BTreeMap<u64, u32>,
+    /// What comes back from backends behind NAT.
+    replies: BTreeMap<ReplyKey, (IpAddr, u16)>,
 }
+
+/// Address, port (0 = any) and protocol of a backend.
+type ReplyKey = (IpAddr, u16, u8);
 
 impl Keys {
     /// The keys of a snapshot whose services have these numbers.
@@ -75,28 +80,40 @@ impl Keys {
                 ports.insert(fragments_key(vip, protocol), number);
             }
         }
-        Ok(Self { vips, ports })
+        Ok(Self { vips, ports, replies: snapshot.services.iter().flat_map(replies).collect() })
     }
 
-    /// Writes all three tables to the halves that are not in force and points `globals` at them.
+    /// Whether anything comes back through the balancer.
+    pub(super) fn has_replies(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
+    /// Writes all tables to the halves that are not in force and points `globals` at them.
     pub(super) fn write(&self, memory: &mut Memory, globals: &mut Globals) -> Result<(), InstallError> {
         let capacity = memory.capacity();
         let (vip_mask, port_mask) = (capacity.vip_cells - 1, capacity.port_cells - 1);
+        let reply_mask = capacity.reply_cells - 1;
         let four: Vec<(u32, u64)> = self.cells4();
         let six: Vec<Vip6> = self.cells6();
         let ports: Vec<(u64, u32)> = self.ports.iter().map(|(k, n)| (*k, *n)).collect();
         let keys4: Vec<[u32; 2]> = four.iter().map(|(address, _)| [*address, 0]).collect();
         let keys6: Vec<[u32; 2]> = six.iter().map(|cell| fold6(cell.address)).collect();
         let port_keys: Vec<[u32; 2]> = ports.iter().map(|(key, _)| port_words(*key)).collect();
+        let replies: Vec<Reply> = self.replies.iter().map(reply_cell).collect();
+        let reply_keys: Vec<[u32; 2]> =
+            replies.iter().map(|r| reply_words(r.backend, r.port, r.protocol)).collect();
 
         for salt in globals.salt.wrapping_add(1)..=globals.salt.saturating_add(SALTS) {
             let Ok(places4) = cells::place(&keys4, salt, vip_mask) else { continue };
             let Ok(places6) = cells::place(&keys6, salt, vip_mask) else { continue };
             let Ok(port_places) = cells::place(&port_keys, salt, port_mask) else { continue };
+            let Ok(reply_places) = cells::place(&reply_keys, salt, reply_mask) else { continue };
             globals.salt = salt;
             globals.vip4_mask = vip_mask;
             globals.vip6_mask = vip_mask;
             globals.port_mask = port_mask;
+            globals.reply_mask = reply_mask;
+            globals.reply_base = other_half(globals.reply_base, capacity.reply_cells);
             globals.vip4_base = other_half(globals.vip4_base, capacity.vip_cells);
             globals.vip6_base = other_half(globals.vip6_base, capacity.vip_cells);
             globals.port_base = other_half(globals.port_base, capacity.port_cells);
@@ -105,9 +122,12 @@ impl Keys {
             fill(memory.ports.as_mut_slice(), globals.port_base, &port_places, |i| {
                 port_entry::new(ports[i].0, ports[i].1)
             });
+            fill(memory.replies.as_mut_slice(), globals.reply_base, &reply_places, |i| replies[i]);
             return Ok(());
         }
-        Err(if ports.len() * 2 > port_mask as usize {
+        Err(if replies.len() * 2 > reply_mask as usize {
+            InstallError::Crowded { what: "reply", wanted: replies.len(), cells: capacity.reply_cells }
+        } else if ports.len() * 2 > port_mask as usize {
             InstallError::Crowded { what: "port", wanted: ports.len(), cells: capacity.port_cells }
         } else {
             InstallError::Crowded { what: "VIP", wanted: self.vips.len(), cells: capacity.vip_cells }
@@ -134,6 +154,33 @@ impl Keys {
             }
         };
         self.vips.iter().filter_map(cell).collect()
+    }
+}
+
+/// What comes back from the members of a service that translates without a pool. The configuration allows one VIP per
+/// family there, so that there is one answer; the first of several would win.
+fn replies(service: &model::Service) -> Vec<(ReplyKey, (IpAddr, u16))> {
+    let mut found = Vec::new();
+    for member in service.members.iter().flatten().filter(|m| m.forward == Forward::Nat) {
+        let of_family = |vip: &&IpAddr| vip.is_ipv4() == member.address.is_ipv4();
+        let Some(vip) = service.addresses.iter().find(of_family) else { continue };
+        for (protocol, port) in port_keys(service).into_iter().filter(|(protocol, _)| *protocol != 0) {
+            let key = (member.address, member.port.unwrap_or(port), protocol);
+            found.push((key, (*vip, if member.port.is_some() { port } else { 0 })));
+        }
+    }
+    found
+}
+
+fn reply_cell((key, to): (&ReplyKey, &(IpAddr, u16))) -> Reply {
+    let ((backend, port, protocol), (vip, vip_port)) = (*key, *to);
+    Reply {
+        backend: records::words(backend),
+        vip: records::words(vip),
+        port: port.to_be(),
+        vip_port: vip_port.to_be(),
+        protocol,
+        _pad: [0; 3],
     }
 }
 

@@ -1,12 +1,12 @@
 //! All arrays of the balancer together, and how large they are.
 
 use lb_common::{
-    abi::{BUCKET_ENTRIES, Backend, BackendInfo, Control, Globals, Service, ServiceInfo, Vip6, slot},
+    abi::{BUCKET_ENTRIES, Backend, BackendInfo, Control, Globals, Reply, Service, ServiceInfo, Vip6, slot},
     datapath::limit,
 };
 
 use super::region::Region;
-use crate::config::{Config, Ports, Protocol};
+use crate::config::{Config, Forward, Ports, Protocol};
 
 /// Sizes of the maps, fixed when they are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Capacity {
     pub limit_buckets: u32,
     /// Buckets of eight flows each; a power of two.
     pub flow_buckets: u32,
+    /// Cells of each half of the table of replies; a power of two.
+    pub reply_cells: u32,
 }
 
 impl Capacity {
@@ -43,6 +45,7 @@ impl Capacity {
             backends: multiple(backends * 4, 1 << 12),
             limit_buckets: power_of_two(u64::from(config.daemon.limit_capacity) / BUCKET_ENTRIES as u64, 1),
             flow_buckets: power_of_two(u64::from(config.daemon.flow_capacity) / BUCKET_ENTRIES as u64, 1),
+            reply_cells: power_of_two(config.services.iter().map(reply_keys).sum::<u64>() * 4, 1 << 10),
         }
     }
 
@@ -58,6 +61,7 @@ impl Capacity {
             maps::SLOT_META => self.slots / 2,
             maps::LIMITS => self.limit_buckets,
             maps::FLOWS => self.flow_buckets,
+            maps::REPLIES => self.reply_cells * 2,
             _ => return None,
         })
     }
@@ -72,6 +76,7 @@ impl Capacity {
             + n(self.backends, size_of::<Backend>() + size_of::<BackendInfo>() + 16 * cpus as usize)
             + n(self.limit_buckets, 8 * BUCKET_ENTRIES)
             + n(self.flow_buckets, 8 * BUCKET_ENTRIES)
+            + n(self.reply_cells * 2, size_of::<Reply>())
     }
 }
 
@@ -92,6 +97,18 @@ fn port_keys(service: &crate::config::Service) -> u64 {
         Ports::Any => protocols * 2 + 1,
         Ports::Ranges(ranges) => protocols * (1 + ranges.iter().map(|r| r.len() as u64).sum::<u64>()),
     }
+}
+
+/// Cells of the table of replies that this service takes.
+fn reply_keys(service: &crate::config::Service) -> u64 {
+    if service.forward != Forward::Nat {
+        return 0;
+    }
+    let ports = match &service.ports {
+        Ports::Any => 1,
+        Ports::Ranges(ranges) => ranges.iter().map(|r| r.len() as u64).sum(),
+    };
+    ports * 2 * service.backends.len() as u64
 }
 
 /// The arrays that the datapath reads.
@@ -122,6 +139,8 @@ pub struct Memory {
     pub backend_info: Region<BackendInfo>,
     /// `LIMITS`.
     pub limits: Region<[u64; BUCKET_ENTRIES]>,
+    /// `REPLIES`.
+    pub replies: Region<Reply>,
 }
 
 impl Memory {
@@ -142,6 +161,7 @@ impl Memory {
             backends: Region::heap(n(capacity.backends)),
             backend_info: Region::heap(n(capacity.backends)),
             limits: Region::heap(n(capacity.limit_buckets)),
+            replies: Region::heap(n(capacity.reply_cells) * 2),
         }
     }
 
@@ -156,6 +176,7 @@ impl Memory {
             backends: n(self.backends.len()),
             limit_buckets: n(self.limits.len()),
             flow_buckets: n(self.flows.len()),
+            reply_cells: n(self.replies.len() / 2),
         }
     }
 

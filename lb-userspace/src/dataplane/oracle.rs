@@ -176,6 +176,7 @@ impl Balancer {
             backends: 256,
             limit_buckets: 1,
             flow_buckets,
+            reply_cells: 2,
         };
         let installer = Installer::new(Memory::heap(&capacity), CLOCK, Grace::none());
         Self {

@@ -37,12 +37,16 @@ pub(super) fn backend(member: Option<&Member>, counter: u32) -> abi::Backend {
         (Forward::Ipip, IpAddr::V6(_)) => forward::IPIP6,
         (Forward::Gue, IpAddr::V4(_)) => forward::GUE4,
         (Forward::Gue, IpAddr::V6(_)) => forward::GUE6,
+        (Forward::Nat, IpAddr::V4(_)) => forward::NAT4,
+        (Forward::Nat, IpAddr::V6(_)) => forward::NAT6,
     };
     let mut record =
         abi::Backend { address: words(member.address), forward: mode, counter, ..Default::default() };
-    if member.forward == Forward::Gue {
-        record.port = member.gue_port;
-    }
+    record.port = match member.forward {
+        Forward::Gue => member.gue_port,
+        Forward::Nat => member.port.unwrap_or_default().to_be(),
+        Forward::L2 | Forward::Ipip => 0,
+    };
     if member.alive {
         record.flags |= backend_flags::ALIVE;
     }

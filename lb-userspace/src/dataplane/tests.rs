@@ -26,6 +26,7 @@ const CAPACITY: Capacity = Capacity {
     backends: 256,
     limit_buckets: 16,
     flow_buckets: 16,
+    reply_cells: 16,
 };
 
 fn member(n: u8) -> Member {
@@ -34,6 +35,7 @@ fn member(n: u8) -> Member {
         identity: u64::from(n) + 1,
         address: IpAddr::from([198, 51, 100, n]),
         forward: Forward::L2,
+        port: None,
         alive: true,
         hop: Some(Hop {
             ifindex: 1,

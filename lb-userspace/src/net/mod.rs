@@ -9,6 +9,7 @@
 
 pub mod announce;
 mod error;
+pub mod forwarding;
 pub mod host;
 pub mod links;
 mod netlink;

@@ -119,6 +119,18 @@ pub fn answers(
     Case { output: Output::Exactly(answer.into()), ..case }
 }
 
+/// What a backend behind NAT answered becomes this frame.
+pub fn translated(
+    name: impl Into<String>,
+    frame: impl Into<Frame>,
+    action: Action,
+    reason: Reason,
+    output: impl Into<Frame>,
+) -> Case {
+    let case = case(name, frame, action, Counted::Reason(reason));
+    Case { output: Output::Exactly(output.into()), ..case }
+}
+
 /// The agent takes the frame out of its tunnel.
 pub fn decapsulates(name: impl Into<String>, frame: impl Into<Frame>, inner: impl Into<Frame>) -> Case {
     let case = case(name, frame, Action::Pass, Counted::Reason(Reason::Decapsulated));

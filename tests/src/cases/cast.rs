@@ -125,6 +125,21 @@ pub const LIMITED_TOO: Pair = vip(81);
 pub const SINGLE: Pair = vip(82);
 /// No limit, beside the limited ones.
 pub const UNLIMITED: Pair = vip(83);
+/// NAT: TCP and UDP port 80, port 8080 on backends of the VIP's family.
+pub const NATTED: Pair = vip(85);
+/// NAT: any port of TCP and UDP, the same port on the backends.
+pub const NATTED_ANY: Pair = vip(86);
+/// NAT over a link of 1,400 bytes.
+pub const NATTED_NARROW: Pair = vip(87);
+/// The backend of [`NATTED`].
+pub const BEHIND: Pair = Pair { v4: Ipv4Addr::new(198, 51, 100, 21), v6: ip6(0xb, 0x21) };
+/// The backend of [`NATTED_ANY`].
+pub const BEHIND_ANY: Pair = Pair { v4: Ipv4Addr::new(198, 51, 100, 22), v6: ip6(0xb, 0x22) };
+/// The backend of [`NATTED_NARROW`].
+pub const BEHIND_NARROW: Pair = Pair { v4: Ipv4Addr::new(198, 51, 100, 23), v6: ip6(0xb, 0x23) };
+/// An address of the balancer itself, where its kernel knows ways at all.
+pub const OWN: Pair = client(77);
+
 /// A backend with a forward mode that does not exist.
 pub const STRANGE: Pair = vip(90);
 /// A table outside the arena of slots.

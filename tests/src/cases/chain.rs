@@ -50,9 +50,6 @@ pub fn follow(packet: &[u8], length: usize) -> Result<End, Lost> {
         if ![0, 43, 44, 51, 60].contains(&end.protocol) || end.part == Part::Later {
             return Ok(end);
         }
-        if end.at > 40 + 512 {
-            return Err(Lost::TooMany);
-        }
         let header: &[u8; 8] = packet.get(end.at..).and_then(|h| h.first_chunk()).ok_or(Lost::Short)?;
         end.at += match end.protocol {
             44 => {
@@ -64,6 +61,9 @@ pub fn follow(packet: &[u8], length: usize) -> Result<End, Lost> {
         };
         if end.at > length {
             return Err(Lost::Short);
+        }
+        if end.at > 40 + 512 {
+            return Err(Lost::TooMany);
         }
         end.protocol = header[0];
     }

@@ -4,7 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::chain::{self, End, Lost, Part, part};
-use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
+use etherparse::{
+    EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader,
+    checksum::Sum16BitWords,
+};
 use lb_userspace::{
     config::{Affinity, Forward, Ports, Protocol},
     control::model::{Hop, Member, Service, Snapshot},
@@ -211,6 +214,11 @@ pub fn forwarded(snapshot: &Snapshot, service: &Service, member: &Member, input:
             };
             wrapped(&hop, EtherType::IPV6, &[&outer.to_bytes()[..], &payload].concat(), input)
         }
+        (Forward::Nat, to, _) => {
+            let port = member.port.unwrap_or(seen.ports.1);
+            let ends = Ends { ports: (seen.ports.0, port), destination: to, ..Ends::of(&seen) };
+            [&hop.dmac[..], &hop.smac, &translated(input, &ends)[12..]].concat()
+        }
         (Forward::Ipip | Forward::Gue, ..) => panic!("source and address of a member are of one family"),
     }
 }
@@ -223,6 +231,80 @@ fn gue(snapshot: &Snapshot, service: &Service, member: &Member, seen: &Seen) -> 
     let length = u16::try_from(UdpHeader::LEN + 4 + seen.length).expect("16 bits");
     let udp = UdpHeader { source_port, destination_port: member.gue_port, length, checksum: 0 };
     [&udp.to_bytes()[..], &[0, inner_protocol(seen).0, 0, 0]].concat()
+}
+
+/// Both ends of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Source and destination port.
+    pub ports: (u16, u16),
+}
+
+impl Ends {
+    /// As a packet has them.
+    pub fn of(seen: &Seen) -> Self {
+        Self { source: seen.source, destination: seen.destination, ports: seen.ports }
+    }
+}
+
+/// The frame with other ends. Its checksums are as right or as wrong as they were: they differ by what the whole sums,
+/// worked out by etherparse before and after, differ by.
+pub fn translated(input: &[u8], ends: &Ends) -> Vec<u8> {
+    let seen = see(input).expect("a packet that is translated can be read");
+    let mut output = input.to_vec();
+    match (ends.source, ends.destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            output[26..30].copy_from_slice(&from.octets());
+            output[30..34].copy_from_slice(&to.octets());
+            let whole = |frame: &[u8]| {
+                let header = [&frame[14..24], &[0, 0], &frame[26..14 + seen.header]].concat();
+                Sum16BitWords::new().add_slice(&header).ones_complement().to_be()
+            };
+            let field = adapted(&input[24..26], whole(input), whole(&output));
+            output[24..26].copy_from_slice(&field.to_be_bytes());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            output[22..38].copy_from_slice(&from.octets());
+            output[38..54].copy_from_slice(&to.octets());
+        }
+        _ => panic!("both ends are of one family"),
+    }
+    let transport = 14 + seen.transport;
+    output[transport..transport + 2].copy_from_slice(&ends.ports.0.to_be_bytes());
+    output[transport + 2..transport + 4].copy_from_slice(&ends.ports.1.to_be_bytes());
+    let is_tcp = seen.protocol == IpNumber::TCP.0;
+    let at = transport + if is_tcp { 16 } else { 6 };
+    if !is_tcp && input[at..at + 2] == [0, 0] {
+        return output;
+    }
+    let end = 14 + seen.length;
+    let whole = |frame: &[u8], addresses: std::ops::Range<usize>| {
+        let segment = [&frame[transport..at], &[0, 0], &frame[at + 2..end]].concat();
+        let length = (end - transport) as u16;
+        Sum16BitWords::new()
+            .add_slice(&frame[addresses])
+            .add_2bytes([0, seen.protocol])
+            .add_2bytes(length.to_be_bytes())
+            .add_slice(&segment)
+            .ones_complement()
+            .to_be()
+    };
+    let addresses = if seen.source.is_ipv4() { 26..34 } else { 22..54 };
+    let field = adapted(&input[at..at + 2], whole(input, addresses.clone()), whole(&output, addresses));
+    let field = if !is_tcp && field == 0 { u16::MAX } else { field };
+    output[at..at + 2].copy_from_slice(&field.to_be_bytes());
+    output
+}
+
+/// A checksum field after the right one changed from `before` to `after`: numbers modulo 65,535, of which 0 is written
+/// as 0.
+fn adapted(field: &[u8], before: u16, after: u16) -> u16 {
+    let field = u32::from(u16::from_be_bytes([field[0], field[1]]));
+    ((field + u32::from(after) + 0xffff - u32::from(before)) % 0xffff) as u16
 }
 
 fn inner_protocol(seen: &Seen) -> IpNumber {

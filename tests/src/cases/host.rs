@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use anyhow::{Context as _, Result};
 use lb_common::{
     abi::BUCKET_ENTRIES,
-    datapath::{Action, AgentTables, Cut, Packet, Verdict, balance, decapsulate, mapped},
+    datapath::{Action, AgentTables, Cut, Packet, Route, Verdict, Wanted, balance, decapsulate, mapped},
 };
 use lb_userspace::dataplane::{Clock, Grace, HostPacket, HostTables, Installer, Memory};
 
@@ -64,6 +64,7 @@ pub struct HostBalancer {
     memory: Memory,
     installer: Installer,
     mac: Option<[u8; 6]>,
+    routes: Option<fn(&Wanted) -> Route>,
     now: Duration,
 }
 
@@ -80,7 +81,7 @@ impl HostBalancer {
         // The installer owns what it wrote; patches go to a copy.
         let mut memory = copied(installer.memory());
         (site.patch)(&mut memory);
-        Ok(Self { memory, installer, mac: site.mac, now: Duration::ZERO })
+        Ok(Self { memory, installer, mac: site.mac, routes: site.routes, now: Duration::ZERO })
     }
 
     fn verdict(&self, frame: &mut impl Packet) -> Verdict {
@@ -89,6 +90,9 @@ impl HostBalancer {
         tables.jiffies.set(CLOCK.jiffies + ticks as u64);
         tables.nanoseconds.set(CLOCK.nanoseconds + self.now.as_nanos() as u64);
         tables.interfaces.extend(self.mac.map(|mac| (INGRESS, mac)));
+        if let Some(routes) = self.routes {
+            tables.routes = routes;
+        }
         balance(frame, &tables, INGRESS)
     }
 }
@@ -104,6 +108,7 @@ fn copied(from: &Memory) -> Memory {
     to.service_info.as_mut_slice().copy_from_slice(from.service_info.as_slice());
     to.slots.as_mut_slice().copy_from_slice(from.slots.as_slice());
     to.backends.as_mut_slice().copy_from_slice(from.backends.as_slice());
+    to.replies.as_mut_slice().copy_from_slice(from.replies.as_slice());
     to.backend_info.as_mut_slice().copy_from_slice(from.backend_info.as_slice());
     to
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use etherparse::{ArpOperation, ArpPacketSlice, EtherType, IpNumber, Ipv4Header, Ipv6Header, UdpHeader};
 use lb_common::abi::{Outcome as Fate, Reason};
 use lb_userspace::{
-    config::Forward,
+    config::{Forward, Ports},
     control::model::{Member, Snapshot},
 };
 
@@ -80,6 +80,8 @@ fn reason_fits(outcome: &Outcome, reason: Reason, frame: &[u8]) -> Wrong {
         Fate::Passed | Fate::Delivered => Code::Pass,
         Fate::Dropped => Code::Drop,
         Fate::Answered => Code::Transmit,
+        Fate::Returned if outcome.code == Code::Redirect => Code::Redirect,
+        Fate::Returned => Code::Transmit,
     };
     must(outcome.code == code, || format!("{} with verdict {:?}", reason.name(), outcome.code))?;
     let untouched = matches!(reason.outcome(), Fate::Passed | Fate::Dropped);
@@ -142,6 +144,7 @@ fn balancer_untagged(frame: &[u8], outcome: &Outcome, snapshot: &Snapshot, machi
                 Reason::NotIp => must(destination(frame).is_none(), || "not_ip, but it is".into()),
                 Reason::NotService => must(!for_vip, || "not_service, but for a VIP".into()),
                 Reason::ArpReply => arp_reply(&outcome.output, snapshot),
+                Reason::ReplyByKernel => reply(frame, &outcome.output, snapshot),
                 Reason::NeighbourReply => advertisement(&outcome.output, snapshot),
                 Reason::EchoReply => {
                     must(for_vip, || "echo_reply of somebody who is no VIP".into())?;
@@ -178,6 +181,9 @@ fn to_vip(frame: &[u8], reason: Reason, snapshot: &Snapshot) -> Wrong {
         }
         Reason::NoBackend => service.is_some() && member.is_none(),
         Reason::NoNextHop => service.is_some() && member.is_none_or(|m| m.hop.is_none()),
+        Reason::NotTranslatable => member.zip(seen).is_some_and(|(m, seen)| {
+            m.forward == Forward::Nat && (!expect::has_ports(&seen) || seen.part != Part::Whole)
+        }),
         Reason::TooBig => member.zip(seen).is_some_and(|(m, seen)| !fits(m, seen.length)),
         _ => false,
     };
@@ -186,7 +192,7 @@ fn to_vip(frame: &[u8], reason: Reason, snapshot: &Snapshot) -> Wrong {
 
 fn fits(member: &Member, length: usize) -> bool {
     let outer = match (member.forward, member.address) {
-        (Forward::L2, _) => 0,
+        (Forward::L2 | Forward::Nat, _) => 0,
         (Forward::Ipip, IpAddr::V4(_)) => 20,
         (Forward::Ipip, IpAddr::V6(_)) => 40,
         // Room for four bytes and three candidates is kept.
@@ -227,6 +233,8 @@ fn well_formed(output: &[u8], frame: &[u8], member: &Member) -> Wrong {
     let ip = output.get(14..).ok_or("less than an Ethernet header")?;
     let inner = match (member.forward, member.address) {
         (Forward::L2, _) => ip,
+        // Everything that is not an address, a port or a checksum is compared below.
+        (Forward::Nat, _) => return Ok(()),
         (Forward::Ipip | Forward::Gue, IpAddr::V4(_)) => {
             let (outer, inner) = Ipv4Header::from_slice(ip).map_err(|e| format!("outer header: {e}"))?;
             must(outer.calc_header_checksum() == outer.header_checksum, || "wrong outer checksum".into())?;
@@ -294,6 +302,31 @@ fn ones(bytes: &[u8], start: u32) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
+}
+
+/// What a backend behind NAT answered, translated.
+fn reply(frame: &[u8], output: &[u8], snapshot: &Snapshot) -> Wrong {
+    let seen = expect::see(frame).ok_or("an answer, but no packet")?;
+    let belongs = snapshot.services.iter().find_map(|service| {
+        let member = service.members.iter().flatten().find(|m| {
+            m.forward == Forward::Nat
+                && m.address == seen.source
+                && (service.ports == Ports::Any || m.port == Some(seen.ports.0) || m.port.is_none())
+        })?;
+        let vip = service.addresses.iter().find(|vip| vip.is_ipv4() == seen.source.is_ipv4())?;
+        let port = match (&service.ports, member.port) {
+            (Ports::Ranges(ranges), Some(_)) => *ranges.first()?.start(),
+            (Ports::Ranges(ranges), None) if ranges.iter().all(|r| !r.contains(&seen.ports.0)) => {
+                return None;
+            }
+            _ => seen.ports.0,
+        };
+        Some((*vip, port))
+    });
+    let (vip, port) = belongs.ok_or("an answer, but of no backend")?;
+    let ends = expect::Ends { source: vip, ports: (port, seen.ports.1), ..expect::Ends::of(&seen) };
+    let expected = expect::translated(frame, &ends);
+    must(output == expected, || format!("left {} instead of {}", hex(output), hex(&expected)))
 }
 
 fn is_vip(snapshot: &Snapshot, address: IpAddr) -> bool {

@@ -18,8 +18,11 @@ use super::{
     case::FULL_HEADROOM,
     cast::INGRESS,
     machine::{Code, Counter, Ledger, Machine, Outcome},
+    routes,
     site::{CAPACITY, Site},
 };
+
+use crate::netns::Namespace;
 
 /// Bytes of `struct xdp_md` that the kernel takes.
 const CONTEXT: usize = 24;
@@ -57,6 +60,8 @@ pub struct KernelBalancer {
     /// The counters after the last frame.
     counters: Ledger,
     least_headroom: usize,
+    /// Where frames come in, if not here.
+    elsewhere: Option<Namespace>,
 }
 
 impl KernelBalancer {
@@ -77,7 +82,8 @@ impl KernelBalancer {
         }
         let least_headroom = least_headroom(balancer(&mut ebpf)?);
         let counters = read_counters(&ebpf)?;
-        Ok(Self { ebpf, installer, memory, counters, least_headroom })
+        let elsewhere = site.routes.map(|_| routes::namespace()).transpose()?;
+        Ok(Self { ebpf, installer, memory, counters, least_headroom, elsewhere })
     }
 }
 
@@ -123,6 +129,7 @@ fn mapped_again(ebpf: &Ebpf) -> Result<Memory> {
         backends: region(ebpf, maps::BACKENDS, capacity.backends)?,
         backend_info: region(ebpf, maps::BACKEND_INFO, capacity.backends)?,
         limits: region(ebpf, maps::LIMITS, capacity.limit_buckets)?,
+        replies: region(ebpf, maps::REPLIES, capacity.reply_cells * 2)?,
     })
 }
 
@@ -174,7 +181,11 @@ impl Machine for KernelBalancer {
     }
 
     fn run_uncounted(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {
-        let (code, output) = run(balancer(&mut self.ebpf)?, frame, headroom)?;
+        let program = balancer(&mut self.ebpf)?;
+        let (code, output) = match &self.elsewhere {
+            Some(namespace) => namespace.run(|| run(program, frame, headroom))?,
+            None => run(program, frame, headroom)?,
+        };
         Ok(Outcome { code, ifindex: None, output, moved: Ledger::new() })
     }
 

@@ -15,6 +15,7 @@ pub mod invariants;
 pub mod kernel;
 pub mod machine;
 pub mod page;
+pub mod routes;
 pub mod rows;
 pub mod site;
 pub mod worlds;

@@ -30,7 +30,8 @@ fn action(outcome: Outcome) -> &'static str {
         Outcome::Passed => "pass",
         Outcome::Dropped => "drop",
         Outcome::Answered => "answer",
-        Outcome::Delivered => "pass, decapsulated",
+        Outcome::Delivered => "pass, changed",
+        Outcome::Returned => "send back",
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
     sync::{Arc, Mutex},
 };
 
-use lb_common::abi::{BackendInfo, slot};
+use lb_common::{
+    abi::{BackendInfo, slot},
+    datapath::{Route, Wanted},
+};
 use lb_userspace::{
     config::{Affinity, Forward, Ports, Protocol, Rate, Tracking},
     control::model::{Hop, Member, Service, Snapshot},
@@ -31,6 +34,7 @@ pub const CAPACITY: Capacity = Capacity {
     backends: 128,
     limit_buckets: 1,
     flow_buckets: 1,
+    reply_cells: 256,
 };
 
 /// What a world is made of.
@@ -42,6 +46,8 @@ pub struct Site {
     pub mac: Option<[u8; 6]>,
     /// Changes records after they were installed, in the kernel's maps as on the host.
     pub patch: fn(&mut Memory),
+    /// What the kernel's routing tables say; `None`: the kernel does not route.
+    pub routes: Option<fn(&Wanted) -> Route>,
 }
 
 impl Site {
@@ -49,7 +55,7 @@ impl Site {
     pub fn new(services: Vec<ServiceBuilder>) -> Self {
         let services = services.into_iter().map(|s| s.service).collect();
         let snapshot = Snapshot { key: KEY, announce: true, desired_digest: 1, services };
-        Self { snapshot: Some(snapshot), mac: Some(HERE), patch: |_| {} }
+        Self { snapshot: Some(snapshot), mac: Some(HERE), patch: |_| {}, routes: None }
     }
 
     /// Service and member with this name, `service/member`.
@@ -204,6 +210,7 @@ fn member(name: &str, address: IpAddr, source: IpAddr, forward: Forward) -> Memb
         identity: named(name),
         address,
         forward,
+        port: None,
         alive: true,
         hop: Some(Hop {
             ifindex: INGRESS,
@@ -242,12 +249,24 @@ pub fn gue6(name: &str) -> Member {
     member(name, BACKEND.v6.into(), TUNNEL.v6.into(), Forward::Gue)
 }
 
+/// A backend behind NAT over IPv4.
+pub fn nat4(name: &str, address: Ipv4Addr) -> Member {
+    member(name, address.into(), TUNNEL.v4.into(), Forward::Nat)
+}
+
+/// A backend behind NAT over IPv6.
+pub fn nat6(name: &str, address: Ipv6Addr) -> Member {
+    member(name, address.into(), TUNNEL.v6.into(), Forward::Nat)
+}
+
 /// The same backend by another interface or over a narrower way, or without one.
 pub trait MemberExt {
     /// By this interface.
     fn by(self, ifindex: u32) -> Self;
     /// Over a way of this MTU.
     fn mtu(self, mtu: u32) -> Self;
+    /// With another port than the client names.
+    fn port(self, port: u16) -> Self;
     /// Without a known next hop.
     fn unresolved(self) -> Self;
 }
@@ -259,6 +278,10 @@ impl MemberExt for Member {
     }
     fn mtu(mut self, mtu: u32) -> Self {
         self.hop = self.hop.map(|hop| Hop { mtu, ..hop });
+        self
+    }
+    fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
     fn unresolved(mut self) -> Self {

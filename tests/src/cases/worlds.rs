@@ -8,16 +8,19 @@ use lb_userspace::{
 
 use super::{
     cast::{
-        ACROSS, ACROSS4, ACROSS6, ANY_BOTH, ANY_TCP, ANY_UDP, BESIDE, BEYOND, DNS, ELSEWHERE, FAR4, FAR6,
-        FLOWS, GUE4, GUE6, HOLE, LIMITED, LIMITED_TOO, LISTED, MEMBERLESS, NARROW, NARROW_GUE4, NARROW_GUE6,
-        NARROW4, NARROW6, NOBODY, SERVICELESS, SINGLE, SLOTLESS, SPREAD, SPREAD_TOO, STICKY, STICKY_TOO,
-        STRANGE, TABLELESS, UNLIMITED, UNRESOLVED, WEB, WIDE,
+        ACROSS, ACROSS4, ACROSS6, ANY_BOTH, ANY_TCP, ANY_UDP, BEHIND, BEHIND_ANY, BEHIND_NARROW, BESIDE,
+        BEYOND, DNS, ELSEWHERE, FAR4, FAR6, FLOWS, GUE4, GUE6, HOLE, LIMITED, LIMITED_TOO, LISTED,
+        MEMBERLESS, NARROW, NARROW_GUE4, NARROW_GUE6, NARROW4, NARROW6, NATTED, NATTED_ANY, NATTED_NARROW,
+        NOBODY, SERVICELESS, SINGLE, SLOTLESS, SPREAD, SPREAD_TOO, STICKY, STICKY_TOO, STRANGE, TABLELESS,
+        UNLIMITED, UNRESOLVED, WEB, WIDE,
     },
+    routes,
     site::{
-        MemberExt, ServiceBuilder, Site, gue4, gue6, ipip4, ipip6, l2, member_record, service, service_at,
-        service_record,
+        MemberExt, ServiceBuilder, Site, gue4, gue6, ipip4, ipip6, l2, member_record, nat4, nat6, service,
+        service_at, service_record,
     },
 };
+use crate::packet::Family;
 
 /// A world: what is installed when a case begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +37,8 @@ pub enum World {
     Limited,
     /// Rate limits of ten packets per second (one of 300). Only on the host, where the clock stands still.
     Refilling,
+    /// The main world on a host that routes: see [`super::routes`].
+    Routed,
     /// Records that this version never writes.
     Broken,
     /// A backend with the agent.
@@ -42,13 +47,14 @@ pub enum World {
 
 impl World {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Main,
         Self::Quiet,
         Self::Nameless,
         Self::Unconfigured,
         Self::Limited,
         Self::Refilling,
+        Self::Routed,
         Self::Broken,
         Self::Agent,
     ];
@@ -68,6 +74,7 @@ impl World {
             Self::Unconfigured => Site { snapshot: None, ..Site::new(Vec::new()) },
             Self::Limited => Site { patch: slow_limits, ..Site::new(limited()) },
             Self::Refilling => Site::new(limited()),
+            Self::Routed => Site { routes: Some(routes::answer), ..Site::new(main()) },
             Self::Broken => Site { patch: break_records, ..Site::new(broken()) },
             Self::Agent => return None,
         })
@@ -75,7 +82,7 @@ impl World {
 }
 
 fn main() -> Vec<ServiceBuilder> {
-    [plain(), narrow(), spread(), ports(), nowhere()].concat()
+    [plain(), narrow(), spread(), ports(), nowhere(), translated()].concat()
 }
 
 fn plain() -> Vec<ServiceBuilder> {
@@ -138,6 +145,30 @@ fn nowhere() -> Vec<ServiceBuilder> {
         service("hole", HOLE.both()).members([l2("x4")]).with_hole().every_slot(1),
         service("unresolved", UNRESOLVED.both()).members([l2("x5").unresolved()]),
     ]
+}
+
+fn translated() -> Vec<ServiceBuilder> {
+    let mut services = Vec::new();
+    for (f, name) in [(Family::V4, "4"), (Family::V6, "6")] {
+        let member = |name: &str, to: super::cast::Pair| match f {
+            Family::V4 => nat4(name, to.v4),
+            Family::V6 => nat6(name, to.v6),
+        };
+        services.extend([
+            service(&format!("nat{name}"), [NATTED.of(f)])
+                .ports(Protocol::Both, &[80..=80])
+                .members([member(&format!("n{name}"), BEHIND).port(8080)]),
+            service(&format!("nat-any{name}"), [NATTED_ANY.of(f)])
+                .any_port(Protocol::Both)
+                .members([member(&format!("na{name}"), BEHIND_ANY)]),
+            service(&format!("nat-narrow{name}"), [NATTED_NARROW.of(f)]).members([member(
+                &format!("nn{name}"),
+                BEHIND_NARROW,
+            )
+            .mtu(1400)]),
+        ]);
+    }
+    services
 }
 
 /// Ten packets per second: at 250 ticks, one every 25.

@@ -33,6 +33,9 @@ pub fn of(
                 Fate::Passed => ("passes", format!("{})", variant(*reason))),
                 Fate::Dropped => ("drops", format!("{})", variant(*reason))),
                 Fate::Answered => ("answers", format!("{}, {})", variant(*reason), bytes(&outcome.output))),
+                Fate::Returned => {
+                    ("translated", format!("{}, {})", variant(*reason), bytes(&outcome.output)))
+                }
                 Fate::Delivered => ("decapsulates", format!("{})", bytes(&outcome.output))),
             };
             format!("{verb}({sentence}, {}, {more}", bytes(frame))

@@ -24,11 +24,12 @@ pub struct OneArm {
     mtu: u32,
     vip_on_lan: bool,
     prepared: bool,
+    behind: bool,
 }
 
 impl Default for OneArm {
     fn default() -> Self {
-        Self { backends: 3, mtu: 1500, vip_on_lan: false, prepared: false }
+        Self { backends: 3, mtu: 1500, vip_on_lan: false, prepared: false, behind: false }
     }
 }
 
@@ -56,6 +57,12 @@ impl OneArm {
     #[must_use]
     pub fn prepared(self) -> Self {
         Self { prepared: true, ..self }
+    }
+
+    /// The balancer is the backends' default route, and forwards.
+    #[must_use]
+    pub fn behind_balancer(self) -> Self {
+        Self { behind: true, ..self }
     }
 
     /// Builds it.
@@ -108,12 +115,16 @@ impl OneArm {
     /// Connects a host with the bridge; returns the name of its port there.
     fn plan_on_lan(&self, plan: &mut Plan, host: &Place) -> String {
         let port = format!("p-{}", host.name);
+        let gateway = if self.behind && host.name != "lb" { BALANCER } else { ROUTER };
         plan.veth((&host.name, "eth0"), ("router", &port), self.mtu);
         plan.node(&host.name)
             .address("eth0", &format!("{}/24", host.v4))
             .address("eth0", &format!("{}/64", host.v6))
-            .route(&format!("default via {}", lan_v4(ROUTER)))
-            .route(&format!("default via {}", lan_v6(ROUTER)));
+            .route(&format!("default via {}", lan_v4(gateway)))
+            .route(&format!("default via {}", lan_v6(gateway)));
+        if self.behind && host.name == "lb" {
+            plan.node("lb").forwarding();
+        }
         // Balancer and agents may both answer by XDP_TX.
         plan.node("router").checksums(&port).pass_program(&port);
         port

@@ -103,7 +103,9 @@ impl TwoArm {
             .route(&format!("default via {gateway4}"))
             .route(&format!("default via {gateway6}"))
             // Not the pass program: the agent's goes here.
-            .gro("eth0");
+            .gro("eth0")
+            // Answers enter the balancer's XDP where it translates them.
+            .checksums("eth0");
     }
 }
 

@@ -90,7 +90,7 @@ fn keys_of(service: &Service) -> u64 {
     (service.addresses.len() * ports * protocols(service.protocol).len()) as u64
 }
 
-fn protocols(protocol: Protocol) -> &'static [&'static str] {
+pub(super) fn protocols(protocol: Protocol) -> &'static [&'static str] {
     match protocol {
         Protocol::Tcp => &["tcp"],
         Protocol::Udp => &["udp"],

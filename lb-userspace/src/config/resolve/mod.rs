@@ -7,6 +7,7 @@ mod cross;
 mod daemon;
 mod field;
 mod health;
+mod nat;
 mod service;
 mod words;
 
@@ -20,6 +21,7 @@ use super::{
 pub(super) fn resolve<'a>(problems: &Problems<'a>, raw: &RawConfig<'a>) -> Config {
     let drafts: Vec<_> = raw.services.iter().map(service::resolve).collect();
     cross::check(problems, &drafts);
+    nat::check_all(problems, &drafts);
     Config {
         daemon: raw.daemon.as_ref().map_or_else(Daemon::default, daemon::resolve_daemon),
         services: drafts.into_iter().map(|draft| draft.service).collect(),

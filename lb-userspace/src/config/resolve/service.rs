@@ -10,7 +10,7 @@ use std::{
 use super::{
     daemon::{demand, vip},
     field::values,
-    health, words,
+    health, nat, words,
 };
 use crate::config::{
     defaults, limits,
@@ -52,10 +52,15 @@ pub(super) fn resolve<'a>(raw: &RawService<'a>) -> Draft<'a> {
     let keys_known = ports.is_some() && (protocol.is_some() || matches!(raw.protocol, Field::Absent));
     let (backends, places) = backends(raw);
     let addresses = addresses.unwrap_or_default();
-    let address_places = addresses.iter().map(|address| address.at).collect();
+    let address_places: Vec<usize> = addresses.iter().map(|address| address.at).collect();
     let service = assemble(raw, name, values(addresses), ports.unwrap_or(Ports::Any), protocol, backends);
-    if service.forward == Forward::L2 {
-        check_families(&service, &places);
+    match service.forward {
+        Forward::Ipip | Forward::Gue => {}
+        Forward::L2 => check_families(&service, &places),
+        Forward::Nat => {
+            check_families(&service, &places);
+            nat::check(&service, &address_places, &places);
+        }
     }
     health::demand_port(raw.health.as_ref(), &service.health, &service.ports, &service.backends);
     Draft { service, table, name, address_places, keys_known, backends: places }
@@ -193,7 +198,7 @@ fn backend<'a>(raw: &RawBackend<'a>) -> (Backend, Place<'a>) {
     (backend, Place { table, address })
 }
 
-/// A rewritten MAC address does not change the family of a packet: the backend must own the VIP's family.
+/// A packet that is not wrapped keeps its family: the backend must be of the VIP's.
 fn check_families(service: &Service, places: &[Place<'_>]) {
     let ipv4 = service.addresses.iter().find(|vip| vip.is_ipv4());
     let ipv6 = service.addresses.iter().find(|vip| vip.is_ipv6());
@@ -201,9 +206,13 @@ fn check_families(service: &Service, places: &[Place<'_>]) {
         let Some(address) = place.address else { continue };
         let other = if address.value.is_ipv4() { ipv6 } else { ipv4 };
         if let Some(vip) = other {
+            let keeps = match service.forward {
+                Forward::Nat => "forward = \"nat\" keeps the family of a packet",
+                Forward::L2 | Forward::Ipip | Forward::Gue => "forward = \"l2\" sends packets as they are",
+            };
             let what = format_args!(
-                "found {} ({}), expected {} like the VIP {vip}: forward = \"l2\" sends packets as they are; \
-                 use forward = \"ipip\" or one service per family",
+                "found {} ({}), expected {} like the VIP {vip}: {keeps}; use forward = \"ipip\" or one service per \
+                 family",
                 address.value,
                 family(address.value),
                 family(*vip),
@@ -213,6 +222,6 @@ fn check_families(service: &Service, places: &[Place<'_>]) {
     }
 }
 
-fn family(address: IpAddr) -> &'static str {
+pub(super) fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }

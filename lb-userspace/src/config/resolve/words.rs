@@ -33,8 +33,10 @@ pub(super) const AFFINITY: Words<Affinity> = Words {
     known: &[("addresses", Affinity::Addresses), ("source", Affinity::Source), ("flow", Affinity::Flow)],
     later: &["quic"],
 };
-pub(super) const FORWARD: Words<Forward> =
-    Words { known: &[("l2", Forward::L2), ("ipip", Forward::Ipip), ("gue", Forward::Gue)], later: &["nat"] };
+pub(super) const FORWARD: Words<Forward> = Words {
+    known: &[("l2", Forward::L2), ("ipip", Forward::Ipip), ("gue", Forward::Gue), ("nat", Forward::Nat)],
+    later: &[],
+};
 pub(super) const TRACKING: Words<Tracking> = Words {
     known: &[("changes", Tracking::Changes), ("always", Tracking::Always), ("never", Tracking::Never)],
     later: &[],

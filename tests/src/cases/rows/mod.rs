@@ -7,6 +7,7 @@ mod forward;
 mod gue;
 mod limits;
 mod malformed;
+mod nat;
 mod neighbours;
 mod not_ours;
 mod odd;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
         neighbours::rows(),
         tagged::rows(),
         odd::rows(),
+        nat::rows(),
         agent::rows(),
         gue::rows(),
     ]

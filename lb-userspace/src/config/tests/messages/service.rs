@@ -23,12 +23,8 @@ fn service_keys() {
                  source, flow)",
             ),
             (
-                "forward = \"nat\"",
-                "lb.toml:5:11: service \"web\": forward: \"nat\" is not available in this version (known: l2, ipip, gue)",
-            ),
-            (
                 "forward = \"ip\"",
-                "lb.toml:5:11: service \"web\": forward: found \"ip\"; did you mean \"ipip\"? (known: l2, ipip, gue)",
+                "lb.toml:5:11: service \"web\": forward: found \"ip\"; did you mean \"ipip\"? (known: l2, ipip, gue, nat)",
             ),
             (
                 "tracking = \"some\"",
@@ -369,6 +365,50 @@ fn backends() {
              VIP 2001:db8::10: forward = \"l2\" sends packets as they are; use forward = \"ipip\" or one service per \
              family",
         )],
+    );
+}
+
+#[test]
+fn services_that_translate() {
+    demand(
+        "[[service]]\nname = \"web\"\naddresses = [\"192.0.2.10\", \"192.0.2.11\"]\nports = [80, 81]\nforward = \"nat\"\n",
+        &[(
+            "[[service.backend]]\nname = \"b1\"\naddress = \"198.51.100.1\"\nport = 8080",
+            "lb.toml:3:28: service \"web\" backend \"b1\": addresses: found 192.0.2.11 beside 192.0.2.10, expected one \
+             IPv4 address: with forward = \"nat\" an answer of a backend must belong to one VIP; use a service and a \
+             port of the backends for each VIP\n\
+             lb.toml:6:1: service \"web\" backend \"b1\": port: found 8080, expected none: with forward = \"nat\" an \
+             answer from one port of a backend must belong to one port of the service; give the service one port, or \
+             use a service for each",
+        )],
+    );
+    let first = "[[service]]\nname = \"a\"\naddresses = [\"192.0.2.10\"]\nports = 80\nforward = \"nat\"\n\
+                 backend = [{ address = \"198.51.100.1\", port = 8080 }]\n";
+    demand(
+        first,
+        &[
+            (
+                "[[service]]\nname = \"b\"\naddresses = [\"192.0.2.11\"]\nports = 8080\nforward = \"nat\"\n\
+                 backend = [{ address = \"198.51.100.1\" }]",
+                "lb.toml:12:24: service \"b\" backend number 1: address: answers from 198.51.100.1 tcp port 8080 \
+                 belong to service \"a\" (line 1) already: with forward = \"nat\" give each service another port of \
+                 the backend",
+            ),
+            (
+                "[[service]]\nname = \"b\"\naddresses = [\"192.0.2.11\"]\nports = \"any\"\nforward = \"nat\"\n\
+                 backend = [{ address = \"198.51.100.1\" }]",
+                "lb.toml:6:24: service \"a\" backend number 1: address: answers from 198.51.100.1 tcp port 8080 \
+                 belong to service \"b\" (line 7) already: with forward = \"nat\" give each service another port of \
+                 the backend",
+            ),
+            (
+                "[[service]]\nname = \"b\"\naddresses = [\"192.0.2.11\"]\nports = 80\nforward = \"nat\"\n\
+                 backend = [{ address = \"2001:db8::1\" }]",
+                "lb.toml:12:24: service \"b\" backend number 1: address: found 2001:db8::1 (IPv6), expected IPv4 like \
+                 the VIP 192.0.2.11: forward = \"nat\" keeps the family of a packet; use forward = \"ipip\" or one \
+                 service per family",
+            ),
+        ],
     );
 }
 
