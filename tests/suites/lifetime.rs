@@ -10,6 +10,9 @@ mod drift;
 #[path = "lifetime/ends.rs"]
 mod ends;
 #[cfg(test)]
+#[path = "lifetime/manager.rs"]
+mod manager;
+#[cfg(test)]
 #[path = "lifetime/pinned.rs"]
 mod pinned;
 #[cfg(test)]

@@ -67,11 +67,62 @@ pub(super) fn wants_color(terminal: bool, env: impl Fn(&str) -> Option<OsString>
     terminal && !declined && !dumb
 }
 
+/// How the log is written, by `LB_LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogFormat {
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    fn of(wanted: Option<&str>) -> Result<Self, String> {
+        match wanted {
+            None | Some("" | "text") => Ok(Self::Text),
+            Some("json") => Ok(Self::Json),
+            Some(other) => {
+                Err(format!("LB_LOG_FORMAT is {other:?}; expected text or json, so the log is text"))
+            }
+        }
+    }
+}
+
 /// Logs to stderr at `LB_LOG`, else at this level. For the verbs that do work of their own.
 pub(super) fn log_to_stderr(default: &str) {
     let env = env_logger::Env::new().filter_or("LB_LOG", default).write_style("LB_LOG_STYLE");
+    let mut builder = env_logger::Builder::from_env(env);
+    let wanted = std::env::var("LB_LOG_FORMAT").ok();
+    let format = LogFormat::of(wanted.as_deref());
+    if format == Ok(LogFormat::Json) {
+        builder.format(|out, record| {
+            let time = out.timestamp_millis().to_string();
+            writeln!(out, "{}", log_object(record, &time))
+        });
+    }
     // Already set up: a test, or a program that embeds us.
-    let _ = env_logger::Builder::from_env(env).is_test(cfg!(test)).try_init();
+    let _ = builder.is_test(cfg!(test)).try_init();
+    if let Err(problem) = format {
+        log::warn!("{problem}");
+    }
+}
+
+/// A line of the log; fields in this order.
+fn log_object(record: &log::Record<'_>, time: &str) -> String {
+    #[derive(serde::Serialize)]
+    struct Line<'l> {
+        time: &'l str,
+        level: &'l str,
+        target: &'l str,
+        message: String,
+    }
+    let line = Line {
+        time,
+        level: record.level().as_str(),
+        target: record.target(),
+        message: record.args().to_string(),
+    };
+    // Text always has a form in JSON.
+    serde_json::to_string(&line).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -104,6 +155,27 @@ mod tests {
             let stderr = String::from_utf8(stderr).unwrap();
             assert!(stderr.starts_with(said) && stderr.is_empty() == said.is_empty(), "{stderr}");
         }
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_object_whatever_it_says() {
+        let record = log::Record::builder()
+            .level(log::Level::Warn)
+            .target("lb::daemon")
+            .args(format_args!("\"b1\"\nis gone"))
+            .build();
+        let line = log_object(&record, "2026-01-02T03:04:05.678Z");
+        assert_eq!(
+            line,
+            r#"{"time":"2026-01-02T03:04:05.678Z","level":"WARN","target":"lb::daemon","message":"\"b1\"\nis gone"}"#
+        );
+    }
+
+    #[test]
+    fn an_unknown_format_of_the_log_is_named() {
+        assert_eq!(LogFormat::of(None), Ok(LogFormat::Text));
+        assert_eq!(LogFormat::of(Some("json")), Ok(LogFormat::Json));
+        assert!(LogFormat::of(Some("xml")).unwrap_err().contains("expected text or json"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod history;
 mod hops;
 mod journal;
 mod lock;
+mod manager;
 mod plan;
 mod records;
 mod seed;

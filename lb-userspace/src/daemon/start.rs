@@ -27,6 +27,7 @@ use super::{
     history::History,
     journal::Journal,
     lock::{InstanceLock, socket_path},
+    manager::Manager,
     seed, transaction,
 };
 use crate::{
@@ -233,16 +234,17 @@ impl Started {
         let mut confirmations = tokio::time::interval(CONFIRMATIONS);
         confirmations.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut manager = Manager::new();
+        manager.ready(&self.core.summary());
 
         loop {
             tokio::select! {
                 () = stop.wait() => break,
+                () = manager.alive() => {}
                 _ = hangup.recv() => {
-                    let asked = Transaction::new(What::File, Author::daemon(Via::Signal));
-                    match self.core.change(&asked) {
-                        Ok(change) => info!("SIGHUP: {}", change.message),
-                        Err(error) => warn!("SIGHUP: {}", error.detail),
-                    }
+                    manager.reloading();
+                    self.core.reload();
+                    manager.ready(&self.core.summary());
                 }
                 _ = ticks.tick() => self.core.tick(),
                 _ = confirmations.tick() => self.core.expire(),
@@ -259,6 +261,7 @@ impl Started {
                 }
             }
         }
+        manager.stopping();
         let _ = end.send(true);
         // Requests that are under way are answered; the servers bound the time for that.
         while servers.iter().any(|s| !s.is_finished()) {
@@ -451,6 +454,22 @@ impl Core {
             info!("{service}/{backend} is {:?}: {}", event.status.state, event.status.reason);
         }
         changed
+    }
+
+    /// SIGHUP: the file as it is.
+    fn reload(&mut self) {
+        match self.change(&Transaction::new(What::File, Author::daemon(Via::Signal))) {
+            Ok(change) => info!("SIGHUP: {}", change.message),
+            Err(error) => warn!("SIGHUP: {}", error.detail),
+        }
+    }
+
+    /// What is balanced and where, in one line for the service manager.
+    fn summary(&self) -> String {
+        let interfaces: Vec<_> =
+            self.attachments.iter().map(|at| format!("{} ({})", at.interface, at.mode)).collect();
+        let backends: usize = self.config.services.iter().map(|s| s.backends.len()).sum();
+        format!("{} services, {backends} backends on {}", self.config.services.len(), interfaces.join(", "))
     }
 
     fn say_hello(&self, adopted: bool) {
