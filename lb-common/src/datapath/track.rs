@@ -106,12 +106,21 @@ pub enum FlowEvent {
     Rehashed = 4,
     /// A packet came for an entry that had been silent for too long, and was treated as unknown.
     Expired = 5,
+    /// A SYN of a flow that had seen a FIN or RST began at another member: the same tuple again, or a forgery.
+    Reopened = 6,
 }
 
 impl FlowEvent {
     /// Every event, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Hit, Self::Refused, Self::Evicted, Self::Inherited, Self::Rehashed, Self::Expired];
+    pub const ALL: [Self; 7] = [
+        Self::Hit,
+        Self::Refused,
+        Self::Evicted,
+        Self::Inherited,
+        Self::Rehashed,
+        Self::Expired,
+        Self::Reopened,
+    ];
 }
 
 /// What is known of a packet when its slot is not settled.
@@ -176,12 +185,16 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
         && !is_expired(lives, old, now)
         && is_alive(tables, service, entry::member(old))
     {
-        if is_new {
-            return begin_again(word, old, entry::new(key, owner, entry::SYN, now));
+        let new = seen_again(old, owner, query.packet, now);
+        if new != old {
+            word.store(new);
         }
-        let member = entry::member(old);
-        refresh(word, old, query.packet, now);
-        tables.count_flow(FlowEvent::Hit);
+        let member = entry::member(new);
+        if !is_new {
+            tables.count_flow(FlowEvent::Hit);
+        } else if member != entry::member(old) {
+            tables.count_flow(FlowEvent::Reopened);
+        }
         stamp(tables, query.index, member, owner, now);
         return member;
     }
@@ -213,19 +226,11 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
             }
             None => insert(tables, lives, bucket, new, now),
         }
+    } else if let Some((word, old)) = found {
+        // Its member may come back: then it would take away the flow that goes to the owner from now on.
+        word.replace(old, 0);
     }
     member
-}
-
-/// A SYN of a flow that has an entry: a flow that goes on keeps its member, proven or not (an off-path or late SYN must
-/// not move a connection; its server answers as RFC 5961 says), anything else begins at the owner.
-#[inline(always)]
-fn begin_again<W: Word>(word: &W, old: u64, new: u64) -> u16 {
-    if entry::kind(old) == entry::ESTABLISHED || entry::kind(old) == entry::PROBATION {
-        return entry::member(old);
-    }
-    word.replace(old, new);
-    entry::member(new)
 }
 
 /// Seconds after which an entry says nothing any more, 16 bits for each kind. In one word because a choice by
@@ -267,24 +272,29 @@ fn find<W: Word>(bucket: &[W; BUCKET_ENTRIES], key: u64) -> Option<(&W, u64)> {
     None
 }
 
-/// Time and kind of a flow that was seen again.
+/// The entry of a flow that was seen again.
+///
+/// A SYN begins at the owner only after a FIN or RST. A flow that goes on keeps its member, proven or not (an off-path or
+/// late SYN must not move a connection; its server answers as RFC 5961 says), and so does one that opens: the answer to
+/// its first SYN may be under way. Its time is new, so that the entry does not expire before the SYN's connection begins.
 #[inline(always)]
-fn refresh<W: Word>(word: &W, old: u64, packet: u8, now: u16) {
-    let (kind, time) = (entry::kind(old), entry::time(old));
-    let kind = if packet == packet::CLOSE {
+fn seen_again(old: u64, owner: u16, packet: u8, now: u16) -> u64 {
+    let (kind, age) = (entry::kind(old), entry::age(entry::time(old), now));
+    let mut member = entry::member(old);
+    let kind = if packet == packet::SYN && kind == entry::CLOSING {
+        member = owner;
+        entry::SYN
+    } else if packet == packet::SYN {
+        kind
+    } else if packet == packet::CLOSE {
         entry::CLOSING
-    } else if kind == entry::PROBATION && entry::age(time, now) == 0 {
-        // Not proven yet: keeps its time, so that the proof is a second packet *later*.
-        return;
-    } else if kind == entry::CLOSING && entry::age(time, now) <= LAST_SECONDS {
-        return;
+    } else if (kind == entry::PROBATION && age == 0) || (kind == entry::CLOSING && age <= LAST_SECONDS) {
+        // Not proven yet: keeps its time, so that the proof is a second packet *later*. Or the last of its connection.
+        return old;
     } else {
         entry::ESTABLISHED
     };
-    let new = entry::new(old, entry::member(old), kind, now);
-    if new != old {
-        word.store(new);
-    }
+    entry::new(old, member, kind, now)
 }
 
 /// Writes an entry over a free or expired one, else over one that a flood may evict: the oldest on probation first,

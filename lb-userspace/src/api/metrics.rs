@@ -43,6 +43,8 @@ fn instance(text: &mut Text, s: &Status) {
     text.single("lb_flow_table_rehashed_total", "counter", rehashed, t.rehashed);
     let expired = "Packets of flows that had been silent for too long.";
     text.single("lb_flow_table_expired_total", "counter", expired, t.expired);
+    let reopened = "SYNs of flows that had seen a FIN or RST, which began at another backend.";
+    text.single("lb_flow_table_reopened_total", "counter", reopened, t.reopened);
     text.single("lb_memory_bytes", "gauge", "Kernel memory of the maps.", s.memory_bytes);
     text.single(
         "lb_drift_total",

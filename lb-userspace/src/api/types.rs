@@ -226,6 +226,9 @@ pub struct FlowTable {
     /// Packets of flows that had been silent for longer than `settle`.
     #[serde(default)]
     pub expired: u64,
+    /// SYNs of flows that had seen a FIN or RST, which began at another backend.
+    #[serde(default)]
+    pub reopened: u64,
 }
 
 /// `GET /v1/services`.

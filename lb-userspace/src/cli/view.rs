@@ -64,7 +64,8 @@ fn head(s: &Status, look: &Look) -> String {
     let t = s.flow_table;
     let _ = writeln!(
         out,
-        "flow table: {} of {} in use ({}), {} hits, {} refused, {} evicted, {} inherited, {} rehashed, {} expired",
+        "flow table: {} of {} in use ({}), {} hits, {} refused, {} evicted, {} inherited, {} rehashed, {} expired, \
+         {} reopened",
         count(t.used),
         count(t.capacity),
         percent_of(t.used, t.capacity),
@@ -73,7 +74,8 @@ fn head(s: &Status, look: &Look) -> String {
         count(t.evicted),
         count(t.inherited),
         count(t.rehashed),
-        count(t.expired)
+        count(t.expired),
+        count(t.reopened)
     );
     let _ = writeln!(out, "memory: {}", bytes(s.memory_bytes));
     for warning in &s.warnings {
@@ -285,7 +287,7 @@ mod tests {
     const STATUS: &str = "\
 lb main: version 0.1.0, ABI 1, generation 12, up 3h 12m
 interface eth0: generic (the driver has no XDP)
-flow table: 42 of 1,048,576 in use (0.0 %), 1,000 hits, 0 refused, 0 evicted, 40 inherited, 3 rehashed, 0 expired
+flow table: 42 of 1,048,576 in use (0.0 %), 1,000 hits, 0 refused, 0 evicted, 40 inherited, 3 rehashed, 0 expired, 0 reopened
 memory: 12.5 MB
 warning: interface eth0 runs in generic mode: expect a tenth of the packet rate
 ";

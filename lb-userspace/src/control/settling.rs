@@ -161,6 +161,8 @@ pub fn never(now: Seconds) -> u16 {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 

@@ -40,7 +40,7 @@ impl Core {
             self.snapshot.services.iter().map(|s| (s.identity, s)).collect();
         let services = self.config.services.iter().map(|s| self.service(s, &installed, &counters)).collect();
         let capacity = self.installer.memory().capacity();
-        let [hits, refused, evicted, inherited, rehashed, expired] =
+        let [hits, refused, evicted, inherited, rehashed, expired, reopened] =
             dataplane::flow_events(&self.ebpf).map_err(|e| ApiError::internal(e.to_string()))?;
         Ok(Status {
             abi: ABI_VERSION,
@@ -60,6 +60,7 @@ impl Core {
                 inherited,
                 rehashed,
                 expired,
+                reopened,
             },
             memory_bytes: capacity.bytes(aya::util::nr_cpus().map_or(1, |n| n as u32)),
             drift: self.drift.clone(),

@@ -440,25 +440,28 @@ fn events_of_flows_are_counted() {
     let on_1: Vec<Flow> = flows.into_iter().filter(|flow| balancer.packet(*flow, SYN) == Some(1)).collect();
     let n = on_1.len() as u64;
     assert!(n > 5, "{n} flows are on the first backend");
-    let send = |balancer: &mut Balancer| {
+    let send_all = |balancer: &mut Balancer, flags| {
         balancer.events = [0; FlowEvent::ALL.len()];
         for flow in &on_1 {
-            balancer.packet(*flow, ACK);
+            balancer.packet(*flow, flags);
         }
         balancer.events
     };
-    assert_eq!(send(&mut balancer), [0; 6], "nothing is looked up while the slots are settled");
+    let send = |balancer: &mut Balancer| send_all(balancer, ACK);
+    assert_eq!(send(&mut balancer), [0; 7], "nothing is looked up while the slots are settled");
     world.drained.insert(1);
     balancer.install(&world, Tracking::Changes);
-    assert_eq!(send(&mut balancer), [0, 0, 0, n, 0, 0], "unknown: inherited");
-    assert_eq!(send(&mut balancer), [n, 0, 0, 0, 0, 0], "known: hits");
+    assert_eq!(send(&mut balancer), [0, 0, 0, n, 0, 0, 0], "unknown: inherited");
+    assert_eq!(send(&mut balancer), [n, 0, 0, 0, 0, 0, 0], "known: hits");
     let swept = balancer.installer().sweep_flows(SETTLE as u16);
     assert_eq!((swept.used, balancer.flows(&swept, 1)), (n, Some(n)));
+    assert_eq!(send_all(&mut balancer, FIN), [n, 0, 0, 0, 0, 0, 0], "known until the end");
+    assert_eq!(send_all(&mut balancer, SYN), [0, 0, 0, 0, 0, 0, n], "used again, elsewhere");
     balancer.set_time(100 + SETTLE + 1);
-    assert_eq!(send(&mut balancer), [0, 0, 0, 0, 0, n], "silent for longer than they are remembered");
+    assert_eq!(send(&mut balancer), [0, 0, 0, 0, 0, n, 0], "silent for longer than they are remembered");
     world.backends.insert(1, true);
     balancer.install(&world, Tracking::Changes);
-    assert_eq!(send(&mut balancer), [0, 0, 0, 0, n, 0], "their backend failed");
+    assert_eq!(send(&mut balancer), [0, 0, 0, 0, n, 0, 0], "their backend failed");
 }
 
 /// The last packet of a connection does not make it look alive; a later one does.
@@ -482,4 +485,54 @@ fn the_last_ack_does_not_bring_a_connection_back() {
     balancer.set_time(103);
     balancer.packet(flow, ACK);
     assert_eq!(flows(&mut balancer), Some(1), "half closed, and going on");
+}
+
+/// A balancer of three backends, and flows whose slots the first one owned until it was drained a moment ago.
+fn drained() -> (Balancer, World, Vec<Flow>) {
+    let mut balancer = Balancer::new(64);
+    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), drained: BTreeSet::new() };
+    balancer.set_time(100);
+    balancer.install(&world, Tracking::Changes);
+    let flows = (1..=60).map(|port| Flow { source: 0xc612_0001, port });
+    let on_1: Vec<Flow> = flows.filter(|flow| balancer.packet(*flow, SYN) == Some(1)).collect();
+    assert!(on_1.len() > 5, "{} flows are on the first backend", on_1.len());
+    world.drained.insert(1);
+    balancer.install(&world, Tracking::Changes);
+    (balancer, world, on_1)
+}
+
+/// The answer to the first SYN may be under way when the slot changes again.
+#[test]
+fn a_syn_that_is_repeated_goes_where_the_first_one_went() {
+    let (mut balancer, mut world, flows) = drained();
+    let first: Vec<_> = flows.iter().map(|flow| balancer.packet(*flow, SYN)).collect();
+    assert!(first.contains(&Some(2)) && !first.contains(&Some(1)), "{first:?}");
+    world.drained.insert(2);
+    balancer.install(&world, Tracking::Changes);
+    for (flow, first) in flows.iter().zip(first) {
+        assert_eq!(balancer.packet(*flow, SYN), first, "repeated");
+        assert_eq!(balancer.packet(*flow, ACK), first, "open");
+    }
+}
+
+/// What is left of a flow of a backend that failed hides the next flow with its tuple no longer than that backend fails.
+#[test]
+fn a_backend_that_recovers_takes_no_flow_that_began_elsewhere() {
+    let (mut balancer, mut world, flows) = drained();
+    for now in (100..=100 + SETTLE + 50).step_by(50) {
+        balancer.set_time(now);
+        for flow in &flows {
+            assert_eq!(balancer.packet(*flow, ACK), Some(1), "an exception");
+        }
+        balancer.tick(&world, Tracking::Changes);
+    }
+    world.backends.insert(1, true);
+    balancer.install(&world, Tracking::Changes);
+    let begun: Vec<_> = flows.iter().map(|flow| balancer.packet(*flow, SYN)).collect();
+    assert!(!begun.contains(&Some(1)), "{begun:?}");
+    world.backends.insert(1, false);
+    balancer.install(&world, Tracking::Changes);
+    for (flow, begun) in flows.iter().zip(begun) {
+        assert_eq!(balancer.packet(*flow, ACK), begun);
+    }
 }
