@@ -16,7 +16,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{BUCKET_ENTRIES, Backend, Globals, Service, Vip6, backend_flags, slot, tracking},
+    abi::{BUCKET_ENTRIES, Backend, Globals, Reply, Service, Vip6, backend_flags, slot, tracking},
     datapath::{
         Tables, Word,
         track::{self, FlowEvent, Query, entry, meta, packet},
@@ -110,6 +110,9 @@ impl Tables for State {
     fn count_flow(&self, _: FlowEvent) {}
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.backends.get(index as usize)
+    }
+    fn reply(&self, _: u32) -> Option<&Reply> {
+        None
     }
     fn limit_bucket(&self, _: u32) -> Option<&[Cellular; BUCKET_ENTRIES]> {
         None
