@@ -157,6 +157,11 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn look_again(&mut self) {
+        self.ctx = core::hint::black_box(self.ctx);
+    }
+
+    #[inline(always)]
     fn skipped(&self) -> usize {
         self.skipped
     }

@@ -20,7 +20,7 @@ use lb_common::abi::Reason;
 use lb_tests::{
     cases::{
         case::{Case, FULL_HEADROOM},
-        host::{self, HostBalancer},
+        host::{HostAgent, HostBalancer},
         kernel,
         machine::{Ledger, Machine, Outcome, hex},
         rows,
@@ -75,7 +75,11 @@ fn corpus(world: World) -> Vec<Vec<u8>> {
 
 fn pair(world: World) -> Result<Pair> {
     let site = world.site();
-    let (host, kernel) = (host::machine(site.as_ref())?, kernel::machine(site.as_ref())?);
+    let host: Box<dyn Machine> = match &site {
+        Some(site) => Box::new(HostBalancer::new(site)?),
+        None => Box::new(HostAgent::without_connections()),
+    };
+    let kernel = kernel::machine(site.as_ref())?;
     Ok(Pair::new(world, site, host, kernel))
 }
 

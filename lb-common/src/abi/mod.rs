@@ -19,7 +19,7 @@ mod pod;
 mod reason;
 mod service;
 
-pub use agent::AgentSettings;
+pub use agent::{AgentSettings, Peer};
 pub use backend::{Backend, BackendInfo, backend_flags, forward};
 pub use control::{Control, Globals, globals_flags};
 pub use counter::{Counter, Interface};
@@ -54,6 +54,9 @@ pub mod maps {
     /// Old owner and last exception of each slot, same index as `SLOTS`: two `u32` in each `u64` cell, see
     /// `datapath::track::meta`. Read only for slots that are not settled.
     pub const SLOT_META: &str = "SLOT_META";
+    /// Candidates of each slot besides its owner, same index as `SLOTS`: three members of 16 bits, the likeliest lowest,
+    /// [`super::slot::EMPTY`] for none. Read only for services that name candidates.
+    pub const CANDIDATES: &str = "CANDIDATES";
     /// Flows: buckets of eight `u64`, see `datapath::track::entry`.
     pub const FLOWS: &str = "FLOWS";
     /// [`super::Backend`] records.
@@ -78,6 +81,8 @@ pub mod maps {
     pub const SOURCES6: &str = "SOURCES6";
     /// Agent: inner destinations that are taken out of tunnels (16-byte key; IPv4 as `::ffff:a.b.c.d`).
     pub const AGENT_VIPS: &str = "AGENT_VIPS";
+    /// Agent: other backends (16-byte key like `AGENT_VIPS`) and the way to each, [`super::Peer`].
+    pub const PEERS: &str = "PEERS";
     /// Agent: [`super::AgentSettings`], one element.
     pub const AGENT_SETTINGS: &str = "AGENT_SETTINGS";
 }

@@ -1,7 +1,7 @@
 //! `aya::Pod` for the map types, so that user space can read and write them.
 
 use super::{
-    AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Reply, Service, ServiceInfo,
+    AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Peer, Reply, Service, ServiceInfo,
     Vip6,
 };
 
@@ -21,6 +21,7 @@ pod!(
     Counter,
     Globals,
     Interface,
+    Peer,
     Reply,
     Service,
     ServiceInfo,

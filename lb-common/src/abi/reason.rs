@@ -96,6 +96,12 @@ reasons! {
     ReplyTooBig = 22, "reply_too_big", Passed;
     /// NAT translates TCP and UDP, and no fragments.
     NotTranslatable = 23, "not_translatable", Dropped;
+    /// Agent: a connection that this host does not know, handed on to the next candidate.
+    HandedOn = 24, "handed_on", Answered;
+    /// Agent: taken out after another agent handed it on, and the connection is known here.
+    SecondChance = 25, "second_chance", Delivered;
+    /// Agent: taken out although no candidate knew the connection, so that the kernel tells the client.
+    Stranded = 26, "stranded", Delivered;
 }
 
 impl Reason {

@@ -68,6 +68,8 @@ pub mod tracking {
 pub mod service_flags {
     /// The burst is too small for the coarse clock: read the fine one (34 ns more).
     pub const LIMIT_FINE_CLOCK: u8 = 1;
+    /// Packets of TCP name the candidates of their slot.
+    pub const CANDIDATES: u8 = 2;
 }
 
 /// A cell of `VIPS6`; `vip` 0 = empty.

@@ -2,12 +2,12 @@
 
 use super::{gue, packet::Packet, verdict::Verdict};
 use crate::{
-    abi::Reason,
+    abi::{Peer, Reason},
     wire::{Mac, be16, ethernet, ipv4, ipv6, protocol, put, word, words},
 };
 
 /// What an agent was told.
-pub trait AgentTables {
+pub trait AgentTables<P: Packet> {
     /// Whether a balancer of ours tunnels from this IPv4 address.
     fn knows_source4(&self, address: u32) -> bool;
     /// Whether a balancer of ours tunnels from this IPv6 address.
@@ -16,6 +16,12 @@ pub trait AgentTables {
     fn knows_vip(&self, address: [u32; 4]) -> bool;
     /// Destination port of GUE.
     fn gue_port(&self) -> u16;
+    /// The way to another backend; IPv4 as `::ffff:a.b.c.d`.
+    fn peer(&self, address: [u32; 4]) -> Option<&Peer>;
+    /// Whether this host has the connection of a TCP packet over IPv4 whose headers are at `ip` and `tcp`, and whole.
+    fn knows4(&self, packet: &mut P, ip: usize, tcp: usize) -> bool;
+    /// The same over IPv6.
+    fn knows6(&self, packet: &mut P, ip: usize, tcp: usize) -> bool;
 }
 
 /// An IPv4 address as IPv6 has it (RFC 4291 2.5.5.2).
@@ -33,13 +39,14 @@ fn is_mapped(address: [u32; 4]) -> bool {
 
 /// Takes an IPIP or GUE packet for a VIP of ours out of its tunnel, for all four pairs of families.
 ///
-/// Tunnels that are not for our VIPs pass as they came: they are somebody else's.
+/// Tunnels that are not for our VIPs pass as they came: they are somebody else's. `ingress` is the interface that the
+/// packet came in by.
 #[inline(always)]
-pub fn decapsulate<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
+pub fn decapsulate<P: Packet, T: AgentTables<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
     let Ok(header) = packet.at::<{ ethernet::HEADER }>(0) else { return Verdict::pass(Reason::NotTunnel) };
     match be16(header, 12) {
-        ethernet::IPV4 => from_ipv4(packet, tables),
-        ethernet::IPV6 => from_ipv6(packet, tables),
+        ethernet::IPV4 => from_ipv4(packet, tables, ingress),
+        ethernet::IPV6 => from_ipv6(packet, tables, ingress),
         _ => Verdict::pass(Reason::NotTunnel),
     }
 }
@@ -51,7 +58,7 @@ pub(super) fn is_ip(number: u8) -> bool {
 }
 
 #[inline(always)]
-fn from_ipv4<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
+fn from_ipv4<P: Packet, T: AgentTables<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
     let Ok(outer) = packet.at::<{ ipv4::HEADER }>(ethernet::HEADER) else {
         return Verdict::pass(Reason::NotTunnel);
     };
@@ -66,7 +73,7 @@ fn from_ipv4<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
     let held = u32::from(be16(outer, 2)).wrapping_sub(ipv4::HEADER as u32);
     let source = word(outer, 12);
     if inner == protocol::UDP {
-        return gue::out_of_ipv4(packet, tables, source, held);
+        return gue::out_of_ipv4(packet, tables, source, held, ingress);
     }
     match inner_of(packet, tables, inner, ethernet::HEADER + ipv4::HEADER, held) {
         Ok(()) if !tables.knows_source4(source) => Verdict::drop(Reason::UnknownTunnelSource),
@@ -76,7 +83,7 @@ fn from_ipv4<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
 }
 
 #[inline(always)]
-fn from_ipv6<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
+fn from_ipv6<P: Packet, T: AgentTables<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
     let Ok(outer) = packet.at::<{ ipv6::HEADER }>(ethernet::HEADER) else {
         return Verdict::pass(Reason::NotTunnel);
     };
@@ -87,7 +94,7 @@ fn from_ipv6<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
     let held = u32::from(be16(outer, 4));
     let source = words(outer, 8);
     if inner == protocol::UDP {
-        return gue::out_of_ipv6(packet, tables, source, held);
+        return gue::out_of_ipv6(packet, tables, source, held, ingress);
     }
     match inner_of(packet, tables, inner, ethernet::HEADER + ipv6::HEADER, held) {
         Ok(()) if !tables.knows_source6(source) => Verdict::drop(Reason::UnknownTunnelSource),
@@ -98,7 +105,7 @@ fn from_ipv6<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> Verdict {
 
 /// Whether the inner packet at `at` is whole and for a VIP of ours; `held` is how much the outer header says it holds.
 #[inline(always)]
-pub(super) fn inner_of<P: Packet, T: AgentTables>(
+pub(super) fn inner_of<P: Packet, T: AgentTables<P>>(
     packet: &P,
     tables: &T,
     inner: u8,
@@ -135,6 +142,12 @@ pub(super) fn inner_of<P: Packet, T: AgentTables>(
 /// Takes `N` bytes of outer header out; the Ethernet header moves up and gets the inner EtherType.
 #[inline(always)]
 pub(super) fn unwrap<P: Packet, const N: usize>(packet: &mut P, inner: u8) -> Verdict {
+    take_off::<P, N>(packet, inner, Reason::Decapsulated)
+}
+
+/// The same, counted as something else.
+#[inline(always)]
+pub(super) fn take_off<P: Packet, const N: usize>(packet: &mut P, inner: u8, reason: Reason) -> Verdict {
     let Ok(header) = packet.at::<12>(0) else { return Verdict::drop(Reason::MalformedTunnel) };
     let (destination, source) = (Mac::read(header, 0), Mac::read(header, 6));
     if packet.shrink::<N>().is_err() {
@@ -147,5 +160,5 @@ pub(super) fn unwrap<P: Packet, const N: usize>(packet: &mut P, inner: u8) -> Ve
     destination.put(header, 0);
     source.put(header, 6);
     put(header, 12, &ethertype.to_be_bytes());
-    Verdict::pass(Reason::Decapsulated)
+    Verdict::pass(reason)
 }

@@ -171,5 +171,6 @@ pub(super) fn deliver<P: Packet, T: Ways<P>, A: Address>(
         hash: hash as u32,
         ports: ports.word(),
     };
-    encapsulate::forward(packet, backend, inner, ingress)
+    let others = lookup::others(tables, service, network.protocol, slot, member, backend);
+    encapsulate::forward(packet, backend, inner, others, ingress)
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     abi::{Backend, Reason, backend_flags, forward},
-    wire::{checksum, ethernet, ipv4, ipv6, protocol, put, put_words},
+    wire::{checksum, ethernet, gue as gue_wire, ipv4, ipv6, protocol, put, put_words},
 };
 
 /// What encapsulation needs to know of the inner packet.
@@ -28,9 +28,15 @@ pub(super) struct Inner {
 /// TTL or hop limit of outer headers.
 pub(super) const OUTER_TTL: u8 = 64;
 
-/// Sends the packet to `backend`.
+/// Sends the packet to `backend`; `others` may have its connection.
 #[inline(always)]
-pub(super) fn forward<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner, ingress: u32) -> Verdict {
+pub(super) fn forward<P: Packet>(
+    packet: &mut P,
+    backend: &Backend,
+    inner: Inner,
+    others: Option<[&Backend; gue_wire::CANDIDATES]>,
+    ingress: u32,
+) -> Verdict {
     if backend.flags & backend_flags::RESOLVED == 0 {
         return Verdict::drop(Reason::NoNextHop);
     }
@@ -39,8 +45,8 @@ pub(super) fn forward<P: Packet>(packet: &mut P, backend: &Backend, inner: Inner
         forward::L2 => l2(packet, backend, inner),
         forward::IPIP4 => ipip4(packet, backend, inner),
         forward::IPIP6 => ipip6(packet, backend, inner),
-        forward::GUE4 => gue::in_ipv4(packet, backend, inner),
-        forward::GUE6 => gue::in_ipv6(packet, backend, inner),
+        forward::GUE4 => gue::in_ipv4(packet, backend, inner, others),
+        forward::GUE6 => gue::in_ipv6(packet, backend, inner, others),
         _ => Err(Reason::BadTable),
     };
     if let Err(reason) = written {

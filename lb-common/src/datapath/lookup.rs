@@ -8,10 +8,11 @@ use super::{
 };
 use crate::{
     abi::{
-        Backend, Globals, Reason, Service, affinity, fragments_key, port_entry, port_key, slot, sole_port,
-        tracking, vip_entry, vip_flags,
+        Backend, Globals, Reason, Service, affinity, fragments_key, port_entry, port_key, service_flags,
+        slot, sole_port, tracking, vip_entry, vip_flags,
     },
     hash::{self, Hasher, cells, domain},
+    wire::{gue, protocol},
 };
 
 /// VIP number and flags.
@@ -213,6 +214,33 @@ pub(super) fn query<A: Address>(
     hasher.pair(ports.word(), u32::from(network.protocol));
     hasher.pair(service.id, 0);
     Query { hash: hasher.finish(), slot: slot.value, index: slot.index, packet: kind }
+}
+
+/// Who else may have the connection of a packet that goes to `member`, whose record is `backend`; `None` where packets
+/// name nobody. A place without a candidate names the backend itself, which hands nothing to itself.
+#[inline(always)]
+pub(super) fn others<'t, T: Tables>(
+    tables: &'t T,
+    service: &Service,
+    number: u8,
+    slot: Slot,
+    taken: u16,
+    backend: &'t Backend,
+) -> Option<[&'t Backend; gue::CANDIDATES]> {
+    if service.flags & service_flags::CANDIDATES == 0 || number != protocol::TCP {
+        return None;
+    }
+    let word = tables.candidates(slot.index)?;
+    let other = |place: u32| {
+        let named = (word >> (place * 16)) as u16;
+        // Away from the owner, the owner may have it too.
+        let named = if named == taken { slot.value & slot::MEMBER } else { named };
+        match member(tables, service, named) {
+            Ok(other) if other.forward == backend.forward => other,
+            _ => backend,
+        }
+    };
+    Some([other(0), other(1), other(2)])
 }
 
 /// The record of a member.

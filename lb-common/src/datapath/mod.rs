@@ -8,6 +8,7 @@
 mod agent;
 mod announce;
 mod balance;
+mod chance;
 mod echo;
 mod encapsulate;
 mod gue;

@@ -35,6 +35,10 @@ pub trait Packet {
     /// Takes the frame to start `bytes` (0, 4 or 8) after the first byte; moves nothing.
     fn skip(&mut self, bytes: usize);
 
+    /// Reads the bounds of the frame anew from here on. Where many ways meet, the compiler would keep the bounds that each
+    /// of them read in one 32-bit register, which is no packet pointer to the verifier. Changes nothing.
+    fn look_again(&mut self) {}
+
     /// Bytes on the wire: what is out of sight, and the frame.
     fn wire_length(&self) -> usize {
         self.skipped() + self.length()

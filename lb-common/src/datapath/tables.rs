@@ -38,6 +38,8 @@ pub trait Tables: Sized {
     fn slots(&self, index: u32) -> Option<u64>;
     /// Old owner and last exception of a slot.
     fn slot_meta(&self, index: u32) -> Option<u32>;
+    /// Candidates of a slot besides its owner.
+    fn candidates(&self, index: u32) -> Option<u64>;
     /// Writes the time of the last exception of a slot.
     fn stamp_slot(&self, index: u32, time: u16);
     /// A bucket of the flow table.

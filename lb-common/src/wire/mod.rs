@@ -54,8 +54,10 @@ pub mod gue {
     pub const WORDS: u8 = 0x1f;
     /// Most candidates that private data names, besides the backend that the packet is sent to.
     pub const CANDIDATES: usize = 3;
-    /// Bytes of private data before the addresses.
+    /// Bytes of private data before the addresses: [`CANDIDATE_LIST`], place of the next candidate, two of 0.
     pub const LIST: usize = 4;
+    /// First byte of private data that is a list of candidates.
+    pub const CANDIDATE_LIST: u8 = 1;
     /// Bytes of private data with IPv4 addresses.
     pub const LIST4: usize = LIST + CANDIDATES * 4;
     /// Bytes of private data with IPv6 addresses.

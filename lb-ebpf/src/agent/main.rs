@@ -7,6 +7,7 @@
 )]
 
 mod maps;
+mod sockets;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use lb_common::datapath::decapsulate;
@@ -18,7 +19,8 @@ program!();
 #[xdp]
 pub(crate) fn agent(context: XdpContext) -> u32 {
     let mut frame = Frame::new(&context);
-    let verdict = decapsulate(&mut frame, &maps::Maps);
+    let ingress = frame.ingress();
+    let verdict = decapsulate(&mut frame, &maps::Maps, ingress);
     maps::count(verdict);
     verdict::xdp(verdict)
 }

@@ -5,9 +5,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    abi::{AgentSettings, Reason},
+    abi::{AgentSettings, Peer, Reason},
     datapath::{AgentTables, Verdict},
 };
+
+use lb_ebpf::packet::Frame;
+
+use crate::sockets;
 
 /// An address as a map key on the stack. LLVM may join stores to it, and the kernel demands that accesses to the stack
 /// are aligned: hence the alignment.
@@ -24,6 +28,8 @@ struct Prefix<T> {
 
 /// Prefixes of balancers: a handful.
 const SOURCES: usize = 1024;
+/// Other backends that packets may be handed on to.
+const MAX_PEERS: usize = 16_384;
 /// VIPs of one backend.
 const VIPS: usize = 16_384;
 
@@ -38,10 +44,13 @@ static AGENT_SETTINGS: Array<AgentSettings, 1> = Array::new();
 #[btf_map]
 static REASONS: PerCpuArray<u64, { Reason::CAPACITY as usize }> = PerCpuArray::new();
 
+#[btf_map]
+static PEERS: HashMap<Address, Peer, MAX_PEERS> = HashMap::new();
+
 /// The maps above, as the datapath wants them.
 pub(crate) struct Maps;
 
-impl AgentTables for Maps {
+impl AgentTables<Frame> for Maps {
     #[inline(always)]
     fn knows_source4(&self, address: u32) -> bool {
         let prefix = Prefix { bits: 32, address };
@@ -63,6 +72,20 @@ impl AgentTables for Maps {
     #[inline(always)]
     fn gue_port(&self) -> u16 {
         AGENT_SETTINGS.get(0).map_or(0, |settings| settings.gue_port)
+    }
+    #[inline(always)]
+    fn peer(&self, address: [u32; 4]) -> Option<&Peer> {
+        // SAFETY: plain numbers; the kernel replaces an element as a whole, and reuses its memory only for another
+        // peer's: at worst one packet goes to a backend that hands it on.
+        unsafe { PEERS.get(Address(address)) }
+    }
+    #[inline(always)]
+    fn knows4(&self, packet: &mut Frame, ip: usize, tcp: usize) -> bool {
+        sockets::knows4(packet, ip, tcp)
+    }
+    #[inline(always)]
+    fn knows6(&self, packet: &mut Frame, ip: usize, tcp: usize) -> bool {
+        sockets::knows6(packet, ip, tcp)
     }
 }
 

@@ -50,6 +50,8 @@ static SLOTS: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
 static SLOT_META: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
+static CANDIDATES: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
+#[btf_map]
 static FLOWS: Array<[MapWord; BUCKET_ENTRIES], SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
 static BACKENDS: Array<Backend, SET_AT_LOAD, MAPPED> = Array::new();
@@ -116,6 +118,10 @@ impl Tables for Maps {
     #[inline(always)]
     fn slot_meta(&self, index: u32) -> Option<u32> {
         SLOT_META.get(index >> 1).map(|two| (*two >> ((index & 1) * 32)) as u32)
+    }
+    #[inline(always)]
+    fn candidates(&self, index: u32) -> Option<u64> {
+        CANDIDATES.get(index).copied()
     }
     #[inline(always)]
     fn stamp_slot(&self, index: u32, time: u16) {

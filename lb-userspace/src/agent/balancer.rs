@@ -181,6 +181,7 @@ pub(super) fn keep(file: &Path, from: &str, agent: &config::Agent) -> anyhow::Re
         vips: agent.vips.clone(),
         tunnel_sources: agent.tunnel_sources.clone(),
         gue_port: agent.gue_port,
+        peers: agent.peers.clone(),
     };
     let kept = Kept { from: from.into(), interface: agent.interface.clone(), info };
     let text = serde_json::to_string_pretty(&kept)?;
@@ -215,6 +216,7 @@ pub(super) fn kept(
         vips: kept.info.vips,
         tunnel_sources: kept.info.tunnel_sources,
         gue_port: kept.info.gue_port,
+        peers: kept.info.peers,
         xdp_mode: config::XdpMode::Auto,
     }))
 }
@@ -294,6 +296,7 @@ mod tests {
             vips: sample_agent().vips,
             tunnel_sources: sample_agent().tunnel_sources,
             gue_port: sample_agent().gue_port,
+            peers: sample_agent().peers,
             xdp_mode: config::XdpMode::Auto,
         };
         keep(&file, "lb1", &agent).unwrap();

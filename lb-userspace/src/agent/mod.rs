@@ -10,6 +10,7 @@
 
 mod balancer;
 mod out;
+mod peers;
 mod places;
 mod prepare;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     Options, Prepare,
     out::Out,
+    peers::Peers,
     places::Places,
     prepare::{self, Report},
     source::{Failed, Reader},
@@ -108,6 +109,7 @@ struct Agent<'p> {
     prepares: bool,
     maps: AgentMaps,
     config: config::Agent,
+    peers: Peers,
     /// The interface as it was when last looked at; `None`: it is gone.
     link: Option<Link>,
 }
@@ -123,7 +125,8 @@ impl<'p> Agent<'p> {
     ) -> anyhow::Result<Self> {
         let (link, current) = check_interface(places, &netlink, &config.interface).await?;
         let maps = AgentMaps::load(&places.pins, config.vips.len())?;
-        let mut agent = Self { places, netlink, prepares, maps, config, link: Some(link) };
+        let peers = Peers::start().await?;
+        let mut agent = Self { places, netlink, prepares, maps, config, peers, link: Some(link) };
         agent.prepare(out).await?;
         agent.fill()?;
         let attachment = agent.attach(current)?;
@@ -149,6 +152,11 @@ impl<'p> Agent<'p> {
                     Some(Signal::Reload) => read = true,
                     Some(Signal::Stop) | None => return Ok(()),
                 },
+                () = self.peers.changed() => {
+                    if let Err(error) = self.fill_peers() {
+                        log::warn!("{error:#}");
+                    }
+                }
                 () = sleep_until(next), if reader.is_balancer() => read = true,
                 Ok(()) = changes.changed() => {
                     let inventory = changes.borrow_and_update().clone();
@@ -246,7 +254,14 @@ impl<'p> Agent<'p> {
     fn fill(&mut self) -> anyhow::Result<bool> {
         let vips = self.config.vips.iter().copied().collect();
         let sources = self.config.tunnel_sources.iter().copied().collect();
-        Ok(self.maps.fill(&vips, &sources, self.config.gue_port)?)
+        let changed = self.maps.fill(&vips, &sources, self.config.gue_port)?;
+        self.peers.set(&self.config.peers);
+        self.fill_peers()?;
+        Ok(changed)
+    }
+
+    fn fill_peers(&mut self) -> anyhow::Result<()> {
+        Ok(self.maps.set_peers(&self.peers.ways())?)
     }
 
     /// Attaches here, then lets go of every other interface.

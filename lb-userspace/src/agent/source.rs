@@ -108,6 +108,7 @@ impl Reader {
             vips: answer.info.vips,
             tunnel_sources: answer.info.tunnel_sources,
             gue_port: answer.info.gue_port,
+            peers: answer.info.peers,
             xdp_mode: config::XdpMode::Auto,
         })
     }
@@ -171,6 +172,7 @@ mod tests {
             vips: vips.iter().map(|v| v.parse().unwrap()).collect(),
             tunnel_sources: sources.iter().map(|s| s.parse().unwrap()).collect(),
             gue_port: config::defaults::GUE_PORT,
+            peers: Vec::new(),
             xdp_mode: config::XdpMode::Auto,
         }
     }

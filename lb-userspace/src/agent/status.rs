@@ -39,6 +39,8 @@ pub(super) struct Status {
     pub(super) tunnel_sources: Vec<IpNet>,
     /// Destination port of GUE; absent before an agent ran.
     pub(super) gue_port: Option<u16>,
+    /// Other backends, and whether the way to each is known.
+    pub(super) peers: BTreeMap<IpAddr, bool>,
     /// Packets by Reason since the maps were made: those that an agent knows.
     pub(super) reasons: BTreeMap<&'static str, u64>,
     /// What `--prepare` changed.
@@ -87,12 +89,14 @@ pub(super) async fn read(places: &Places) -> anyhow::Result<Status> {
         vips: Vec::new(),
         tunnel_sources: Vec::new(),
         gue_port: None,
+        peers: BTreeMap::new(),
         reasons: BTreeMap::new(),
         prepared: Vec::new(),
         warnings: Vec::new(),
     };
     if let Some(view) = view {
         status.gue_port = Some(view.gue_port);
+        status.peers = view.peers;
         status.vips = view.vips.into_iter().collect();
         status.tunnel_sources = view.sources.into_iter().collect();
         status.reasons =
@@ -109,8 +113,19 @@ pub(super) async fn read(places: &Places) -> anyhow::Result<Status> {
 
 /// Whether an agent gives this reason.
 fn is_of_agent(reason: Reason) -> bool {
-    use Reason::{Decapsulated, MalformedTunnel, NotTunnel, UnknownTunnelSource};
-    matches!(reason, NotTunnel | Decapsulated | UnknownTunnelSource | MalformedTunnel)
+    use Reason::{
+        Decapsulated, HandedOn, MalformedTunnel, NotTunnel, SecondChance, Stranded, UnknownTunnelSource,
+    };
+    matches!(
+        reason,
+        NotTunnel
+            | Decapsulated
+            | UnknownTunnelSource
+            | MalformedTunnel
+            | HandedOn
+            | SecondChance
+            | Stranded
+    )
 }
 
 impl Status {
@@ -230,6 +245,10 @@ impl Status {
         if let Some(port) = self.gue_port {
             writeln!(text, "GUE port        {port}")?;
         }
+        if !self.peers.is_empty() {
+            let unknown = self.peers.values().filter(|known| !**known).count();
+            writeln!(text, "peers           {}, {unknown} without a known way", self.peers.len())?;
+        }
         let counts: Vec<_> = self.reasons.iter().map(|(name, count)| format!("{name} {count}")).collect();
         writeln!(text, "packets         {}", list(&counts))?;
         for (n, Prepared { setting, before, set, present }) in self.prepared.iter().enumerate() {
@@ -263,7 +282,18 @@ mod tests {
     fn the_reasons_of_an_agent_are_its_own() {
         let names: Vec<_> =
             Reason::ALL.iter().copied().filter(|r| is_of_agent(*r)).map(Reason::name).collect();
-        assert_eq!(names, ["not_tunnel", "decapsulated", "unknown_tunnel_source", "malformed_tunnel"]);
+        assert_eq!(
+            names,
+            [
+                "not_tunnel",
+                "decapsulated",
+                "unknown_tunnel_source",
+                "malformed_tunnel",
+                "handed_on",
+                "second_chance",
+                "stranded"
+            ]
+        );
     }
 
     #[test]
@@ -285,6 +315,7 @@ mod tests {
             vips: vec!["192.0.2.10".parse().unwrap()],
             tunnel_sources: vec!["198.51.100.0/28".parse().unwrap()],
             gue_port: Some(6080),
+            peers: [("198.51.100.12".parse().unwrap(), true)].into(),
             reasons: [("decapsulated", 5)].into(),
             prepared: vec![prepared("a", Some("1")), prepared("b", Some("2")), prepared("c", None)],
             warnings: vec!["careful".into()],
@@ -295,6 +326,7 @@ mod tests {
              VIPs            192.0.2.10\n\
              tunnel sources  198.51.100.0/28\n\
              GUE port        6080\n\
+             peers           1, 0 without a known way\n\
              packets         decapsulated 5\n\
              prepared        a = 1 (before: 0)\n                b = 1 (before: 0, now 2)\n                c = 1 (before: 0, gone)\n\
              warnings        careful\n"

@@ -149,6 +149,7 @@ pub(crate) fn sample_agent() -> AgentInfo {
         vips: vec!["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
         tunnel_sources: vec!["198.51.100.0/28".parse().unwrap(), "2001:db8:1::1/128".parse().unwrap()],
         gue_port: 6080,
+        peers: vec!["198.51.100.11".parse().unwrap()],
     }
 }
 

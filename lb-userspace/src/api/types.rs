@@ -280,6 +280,8 @@ pub struct AgentInfo {
     pub tunnel_sources: Vec<IpNet>,
     /// Destination port of GUE.
     pub gue_port: u16,
+    /// Backends of all services with `forward = "gue"`: an agent hands on to them what its host does not know.
+    pub peers: Vec<IpAddr>,
 }
 
 /// `GET /v1/digests`: what balancers of a group compare. TCP serves it too.

@@ -39,10 +39,10 @@ pub(super) struct Agent {
 struct Source {
     /// File with an [agent] section
     #[arg(short, long, value_name = "FILE", required_unless_present_any = ["from", "vips", "unprepare"],
-          conflicts_with_all = ["from", "vips", "tunnel_sources", "interface", "xdp_mode", "gue_port"])]
+          conflicts_with_all = ["from", "vips", "tunnel_sources", "interface", "xdp_mode", "gue_port", "peers"])]
     config: Option<PathBuf>,
     /// Balancer to ask for VIPs and tunnel sources: HOST, HOST:PORT, URL or the path of its socket
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["vips", "tunnel_sources", "xdp_mode", "gue_port"])]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["vips", "tunnel_sources", "xdp_mode", "gue_port", "peers"])]
     from: Option<String>,
     /// Interface on which tunnelled packets arrive
     #[arg(short, long, visible_alias = "iface", value_name = "IF")]
@@ -57,6 +57,9 @@ struct Source {
     #[arg(long, value_name = "PORT", default_value_t = config::defaults::GUE_PORT, requires = "vips",
           value_parser = clap::value_parser!(u16).range(1..))]
     gue_port: u16,
+    /// Another backend, for connections that are not known here; may be given several times
+    #[arg(long = "peer", value_name = "ADDRESS", value_parser = vip, requires = "vips")]
+    peers: Vec<IpAddr>,
     /// Where the program runs [default: auto]
     #[arg(long, value_name = "MODE", requires = "vips")]
     xdp_mode: Option<Mode>,
@@ -137,6 +140,7 @@ impl Source {
             vips: self.vips.clone(),
             tunnel_sources: self.tunnel_sources.clone(),
             gue_port: self.gue_port,
+            peers: self.peers.clone(),
             xdp_mode: match self.xdp_mode {
                 None | Some(Mode::Auto) => XdpMode::Auto,
                 Some(Mode::Native) => XdpMode::Native,

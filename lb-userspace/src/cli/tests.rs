@@ -297,6 +297,7 @@ fn an_agent_learns_from_a_file_a_balancer_or_flags() {
         vips: vec!["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()],
         tunnel_sources: vec!["198.51.100.0/28".parse().unwrap()],
         gue_port: 6080,
+        peers: Vec::new(),
         xdp_mode: XdpMode::Generic,
     });
     let from = |interface: Option<&str>| AgentSource::Balancer {

@@ -104,7 +104,7 @@ pub(super) const BACKEND: TableKeys = TableKeys {
 /// `[agent]`.
 pub(super) const AGENT: TableKeys = TableKeys {
     heading: "[agent]",
-    known: &["interface", "vips", "tunnel_sources", "gue_port", "xdp_mode"],
+    known: &["interface", "vips", "tunnel_sources", "gue_port", "peers", "xdp_mode"],
     later: &[],
 };
 

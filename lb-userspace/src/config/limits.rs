@@ -26,6 +26,8 @@ pub const INTERFACES: usize = 64;
 pub const INTERFACE_BYTES: usize = 15;
 /// `vips` of `[agent]`.
 pub const AGENT_VIPS: usize = 65_536;
+/// `peers` of `[agent]`: as many as a service has backends.
+pub const AGENT_PEERS: usize = 16_383;
 /// `tunnel_sources` of `[agent]`.
 pub const AGENT_SOURCES: usize = 1_024;
 /// `table_slots`; a prime within. Below 251 a backend's share is a matter of luck; the upper end is the largest

@@ -139,6 +139,7 @@ struct PrintedAgent {
     vips: Vec<IpAddr>,
     tunnel_sources: Vec<IpNet>,
     gue_port: u16,
+    peers: Vec<IpAddr>,
     xdp_mode: XdpMode,
 }
 
@@ -289,6 +290,7 @@ impl PrintedAgent {
             vips: agent.vips.clone(),
             tunnel_sources: agent.tunnel_sources.clone(),
             gue_port: agent.gue_port,
+            peers: agent.peers.clone(),
             xdp_mode: agent.xdp_mode,
         }
     }

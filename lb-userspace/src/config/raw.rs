@@ -106,6 +106,7 @@ pub(super) struct RawAgent<'a> {
     pub(super) vips: Field<Vec<At<&'a str>>>,
     pub(super) tunnel_sources: Field<Vec<At<&'a str>>>,
     pub(super) gue_port: Field<i64>,
+    pub(super) peers: Field<Vec<At<&'a str>>>,
     pub(super) xdp_mode: Field<&'a str>,
 }
 
@@ -247,6 +248,7 @@ impl<'a> RawAgent<'a> {
             vips: table.strings("vips", false),
             tunnel_sources: table.strings("tunnel_sources", true),
             gue_port: table.integer("gue_port"),
+            peers: table.strings("peers", false),
             xdp_mode: table.string("xdp_mode"),
         }
     }

@@ -315,6 +315,9 @@ pub struct Agent {
     pub tunnel_sources: Vec<IpNet>,
     /// `gue_port`: destination port of GUE.
     pub gue_port: u16,
+    /// `peers`: other backends, which packets of connections that are strange here may be handed on to, and which may
+    /// hand on.
+    pub peers: Vec<IpAddr>,
     /// `xdp_mode`.
     pub xdp_mode: XdpMode,
 }

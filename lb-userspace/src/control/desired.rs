@@ -6,13 +6,13 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use lb_common::abi::slot;
 
 use super::{
-    identity, maglev,
+    candidates, identity, maglev,
     mass::{self, Candidate, Decision, Mode},
     model::{Hop, Member, Service, Snapshot},
     rendezvous::Rendezvous,
@@ -64,6 +64,8 @@ struct TableInput {
 struct Tables {
     order: Arc<Rendezvous>,
     base: Arc<[u16]>,
+    /// First members of each slot's order, once a service wants them.
+    firsts: Arc<OnceLock<Vec<[u16; 4]>>>,
     available: Vec<bool>,
     installed: Arc<[u16]>,
 }
@@ -272,8 +274,17 @@ impl Desired {
         let now = self.now;
         let state = self.services.entry(identity).or_default();
         let issued = state.settling.issue(&tables.installed, tracked, now);
+        let candidates = if service.forward == Forward::Gue && tracked {
+            let joining = joining_order(&input, &list, service, &backends, &self.seed)?;
+            let coming = joining.as_ref().map(candidates::firsts);
+            let firsts = tables.firsts.get_or_init(|| candidates::firsts(&tables.order));
+            candidates::of(coming.as_ref().unwrap_or(firsts), &issued.slots, &issued.old, &members)
+        } else {
+            None
+        };
         Ok(Service {
             identity,
+            candidates,
             addresses: service.addresses.clone(),
             ports: service.ports.clone(),
             protocol: service.protocol,
@@ -306,19 +317,14 @@ impl Desired {
             used.insert(input.clone(), tables.clone());
             return Ok(tables);
         }
-        // A free index has no identity, and no two members may have the same.
-        let member = |(index, (identity, weight)): (u64, &(u64, u32))| maglev::Member {
-            identity: if *identity == 0 { u64::MAX - index } else { *identity },
-            weight: *weight,
-        };
-        let members: Vec<maglev::Member> = (0u64..).zip(&input.members).map(member).collect();
-        let (order, base) = match cached {
-            Some(tables) => (Arc::clone(&tables.order), Arc::clone(&tables.base)),
+        let members = numbered(&input.members);
+        let (order, base, firsts) = match cached {
+            Some(tables) => (Arc::clone(&tables.order), Arc::clone(&tables.base), Arc::clone(&tables.firsts)),
             None => {
                 let order = Rendezvous::new(&members, input.slots, &self.seed.0)
                     .map_err(|e| TableError { service: name.into(), reason: e.to_string() })?;
                 let base = Arc::from(maglev::fill(&order, &mut self.scratch));
-                (Arc::new(order), base)
+                (Arc::new(order), base, Arc::default())
             }
         };
         let installed = if available.iter().all(|a| *a) {
@@ -328,7 +334,7 @@ impl Desired {
             table::apply_health(&order, &base, &available, &mut installed, &mut self.scratch);
             Arc::from(installed)
         };
-        let tables = Tables { order, base, available, installed };
+        let tables = Tables { order, base, firsts, available, installed };
         used.insert(input.clone(), tables.clone());
         Ok(tables)
     }
@@ -383,6 +389,34 @@ fn decide(
         available[place] = *takes;
     }
     available
+}
+
+/// The order with those that join at their weight, if somebody joins: another balancer may have them already.
+fn joining_order(
+    input: &TableInput,
+    list: &[Option<u64>],
+    service: &ServiceConfig,
+    backends: &BTreeMap<u64, &Backend>,
+    seed: &Seed,
+) -> Result<Option<Rendezvous>, TableError> {
+    let weight = |id: &Option<u64>| id.and_then(|id| backends.get(&id)).map_or(0, |b| u32::from(b.weight));
+    let weights: Vec<u32> = list.iter().map(weight).collect();
+    if input.members.iter().map(|(_, weight)| weight).eq(&weights) {
+        return Ok(None);
+    }
+    let members: Vec<(u64, u32)> =
+        list.iter().zip(&weights).map(|(id, weight)| (id.unwrap_or_default(), *weight)).collect();
+    let order = Rendezvous::new(&numbered(&members), input.slots, &seed.0);
+    order.map(Some).map_err(|e| TableError { service: service.name.clone(), reason: e.to_string() })
+}
+
+/// Members as the tables want them: a free index has no identity, and no two members may have the same.
+fn numbered(members: &[(u64, u32)]) -> Vec<maglev::Member> {
+    let member = |(index, (identity, weight)): (u64, &(u64, u32))| maglev::Member {
+        identity: if *identity == 0 { u64::MAX - index } else { *identity },
+        weight: *weight,
+    };
+    (0u64..).zip(members).map(member).collect()
 }
 
 /// New members take the lowest free index, in the order of their identity, so that balancers that saw the same changes

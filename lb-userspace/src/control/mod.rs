@@ -1,6 +1,7 @@
 //! What should be in the datapath: from configuration, health and next hops to a snapshot that can be installed.
 
 mod arith;
+mod candidates;
 pub mod desired;
 pub mod identity;
 pub mod maglev;

@@ -37,6 +37,9 @@ pub struct Service {
     pub table: Arc<[u16]>,
     /// Slot → old owner, for every slot of `table` that is not settled.
     pub old: Arc<BTreeMap<u32, u16>>,
+    /// The next candidates of each slot of `table`, likeliest first: three members of 16 bits each in a word, from the
+    /// lowest, `lb_common::abi::slot::EMPTY` for none. Absent: packets name no candidates.
+    pub candidates: Option<Arc<[u64]>>,
     /// When flows are remembered.
     pub tracking: Tracking,
     /// Settling time in seconds, 1 to 7,200.

@@ -17,7 +17,7 @@ use crate::{
             ServiceStatus, Status, Timestamp, port_words,
         },
     },
-    config::{AdminState, Backend, Service, Tracking},
+    config::{AdminState, Backend, Forward, Service, Tracking},
     control::{
         identity,
         mass::{Decision, Mode},
@@ -81,7 +81,10 @@ impl Core {
             .filter(|source| !configured.iter().any(|prefix| prefix.contains(source)));
         let mut tunnel_sources: BTreeSet<IpNet> = configured.iter().copied().collect();
         tunnel_sources.extend(in_use.map(IpNet::from));
+        let gue = self.config.services.iter().filter(|s| s.forward == Forward::Gue);
+        let peers: BTreeSet<IpAddr> = gue.flat_map(|s| &s.backends).map(|b| b.address).collect();
         AgentInfo {
+            peers: peers.into_iter().collect(),
             vips: vips.into_iter().collect(),
             tunnel_sources: tunnel_sources.into_iter().collect(),
             gue_port: self.config.daemon.gue_port,

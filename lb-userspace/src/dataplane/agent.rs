@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use ipnet::IpNet;
-use lb_common::abi::{AgentSettings, Reason, maps};
+use lb_common::abi::{AgentSettings, Peer, Reason, maps};
 
 use super::{
     AGENT_OBJECT, Attachment, DataplaneError, Pins, attach, counters,
@@ -21,10 +21,11 @@ use super::{
 use crate::config::XdpMode;
 
 /// Every pinned map of the agent. A key of a trie is the length of the prefix, then the address.
-const SPECS: [Spec; 5] = [
+const SPECS: [Spec; 6] = [
     Spec::keyed(maps::SOURCES4, LPM_TRIE, 4 + 4, 4),
     Spec::keyed(maps::SOURCES6, LPM_TRIE, 4 + 16, 4),
     Spec::keyed(maps::AGENT_VIPS, HASH, 16, 4),
+    Spec::keyed(maps::PEERS, HASH, 16, size_of::<Peer>()),
     Spec::array(maps::AGENT_SETTINGS, size_of::<AgentSettings>()),
     Spec::per_cpu(maps::REASONS, 8),
 ];
@@ -117,6 +118,26 @@ impl AgentMaps {
         Ok(true)
     }
 
+    /// Makes the map of peers hold exactly these.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Map`]; what was changed until then stays.
+    pub fn set_peers(&mut self, peers: &BTreeMap<IpAddr, Way>) -> Result<(), DataplaneError> {
+        const NAME: &str = maps::PEERS;
+        let wanted: BTreeMap<[u8; 16], Peer> =
+            peers.iter().map(|(address, way)| (vip_key(*address), way.record())).collect();
+        let map = self.ebpf.map_mut(NAME).ok_or(DataplaneError::Object { what: NAME })?;
+        let mut map: HashMap<&mut MapData, [u8; 16], Peer> = HashMap::try_from(map).map_err(error(NAME))?;
+        let found: BTreeMap<[u8; 16], Peer> = map.iter().collect::<Result<_, _>>().map_err(error(NAME))?;
+        for key in found.keys().filter(|key| !wanted.contains_key(*key)) {
+            map.remove(key).map_err(error(NAME))?;
+        }
+        for (key, way) in wanted.iter().filter(|(key, way)| found.get(*key) != Some(way)) {
+            map.insert(key, way, 0).map_err(error(NAME))?;
+        }
+        Ok(())
+    }
+
     fn update_vips(&mut self, wanted: &BTreeSet<[u8; 16]>, step: Step) -> Result<bool, DataplaneError> {
         const NAME: &str = maps::AGENT_VIPS;
         let map = self.ebpf.map_mut(NAME).ok_or(DataplaneError::Object { what: NAME })?;
@@ -158,6 +179,28 @@ impl AgentMaps {
     }
 }
 
+/// The way to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Egress interface; 0: not known.
+    pub ifindex: u32,
+    /// MAC address of the neighbour.
+    pub dmac: [u8; 6],
+    /// MAC address of the egress interface.
+    pub smac: [u8; 6],
+    /// Largest IP packet on this way, in bytes.
+    pub mtu: u32,
+}
+
+impl Way {
+    /// A peer whose way is not known: it may hand on, and nothing is handed to it.
+    pub const UNKNOWN: Self = Self { ifindex: 0, dmac: [0; 6], smac: [0; 6], mtu: 0 };
+
+    fn record(&self) -> Peer {
+        Peer { macs: super::records::macs(self.dmac, self.smac), ifindex: self.ifindex, mtu: self.mtu }
+    }
+}
+
 /// One half of an update.
 #[derive(Clone, Copy)]
 enum Step {
@@ -182,6 +225,8 @@ pub struct AgentView {
     pub vips: BTreeSet<IpAddr>,
     /// Destination port of GUE.
     pub gue_port: u16,
+    /// Other backends, and whether the way to each is known.
+    pub peers: BTreeMap<IpAddr, bool>,
     /// Outer sources that are believed.
     pub sources: BTreeSet<IpNet>,
     /// Packets by Reason since the maps were made, in the order of [`Reason::ALL`].
@@ -223,9 +268,13 @@ impl AgentView {
         let settings: Array<MapData, AgentSettings> =
             pinned(pins, SETTINGS)?.try_into().map_err(error(SETTINGS))?;
         let gue_port = settings.get(&0, 0).map_err(error(SETTINGS))?.gue_port;
+        const PEERS: &str = maps::PEERS;
+        let map: HashMap<MapData, [u8; 16], Peer> = pinned(pins, PEERS)?.try_into().map_err(error(PEERS))?;
+        let peer = |(key, way): ([u8; 16], Peer)| (address(key), way.ifindex != 0);
+        let peers = map.iter().map(|item| item.map(peer)).collect::<Result<_, _>>().map_err(error(PEERS))?;
         let reasons: PerCpuArray<MapData, u64> =
             pinned(pins, maps::REASONS)?.try_into().map_err(error(maps::REASONS))?;
-        Ok(Some(Self { vips, gue_port, sources, reasons: counters::sums(&reasons)? }))
+        Ok(Some(Self { vips, gue_port, peers, sources, reasons: counters::sums(&reasons)? }))
     }
 }
 

@@ -80,6 +80,9 @@ impl Tables for HostTables<'_> {
     fn slots(&self, index: u32) -> Option<u64> {
         self.memory.slots.get(index as usize)
     }
+    fn candidates(&self, index: u32) -> Option<u64> {
+        self.memory.candidates.get(index as usize)
+    }
     fn slot_meta(&self, index: u32) -> Option<u32> {
         let two = self.memory.slot_meta.get((index >> 1) as usize)?;
         Some((two >> ((index & 1) * 32)) as u32)

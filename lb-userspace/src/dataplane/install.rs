@@ -69,6 +69,8 @@ pub(super) struct Installed {
     pub(super) members: Extent,
     /// What was written to `members`.
     pub(super) list: Vec<Option<model::Member>>,
+    /// What was written for the slots of `table`, if anything was.
+    pub(super) candidates: Option<Arc<[u64]>>,
     /// Counter of each member identity.
     counters: HashMap<u64, u32>,
 }
@@ -154,6 +156,7 @@ impl Installer {
                 members: service.extent,
                 // Next hops may have changed while nobody looked: the list is written anew in any case.
                 list: Vec::new(),
+                candidates: None,
                 counters: service.members.iter().map(|(id, m)| (*id, m.counter)).collect(),
             };
             installer.installed.insert(*identity, installed);
@@ -385,6 +388,13 @@ impl Installer {
             },
         };
         by_table.insert(service.table.as_ptr(), table);
+        let written = old.as_ref().filter(|old| old.table == table).and_then(|old| old.candidates.as_ref());
+        if let Some(candidates) = service.candidates.as_ref().filter(|wanted| written != Some(wanted)) {
+            // Words of eight bytes that only say whom to ask as well: they may change under a running program.
+            let start = table.start as usize;
+            let room = &mut self.memory.candidates.as_mut_slice()[start..start + candidates.len()];
+            room.copy_from_slice(candidates);
+        }
 
         let mut counters = old.as_ref().map(|o| o.counters.clone()).unwrap_or_default();
         for member in service.members.iter().flatten() {
@@ -413,6 +423,7 @@ impl Installer {
             slots: service.table.clone(),
             members,
             list: service.members.clone(),
+            candidates: service.candidates.clone(),
             counters,
         })
     }
@@ -506,7 +517,8 @@ impl Installer {
                 affinity: records::affinity(service.affinity),
                 settle: service.settle,
                 tracking: records::tracking(service.tracking),
-                flags: if fine { service_flags::LIMIT_FINE_CLOCK } else { 0 },
+                flags: if fine { service_flags::LIMIT_FINE_CLOCK } else { 0 }
+                    | if service.candidates.is_some() { service_flags::CANDIDATES } else { 0 },
                 id: installed.number,
                 sole: lookup_tables::sole_ports(service).unwrap_or_default(),
                 ..Service::default()

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Every pinned map of the balancer.
-const SPECS: [Spec; 18] = [
+const SPECS: [Spec; 19] = [
     Spec::mapped(maps::CONTROL, size_of::<lb_common::abi::Control>()),
     Spec::mapped(maps::GLOBALS, size_of::<lb_common::abi::Globals>()),
     Spec::mapped(maps::VIPS4, 8),
@@ -29,6 +29,7 @@ const SPECS: [Spec; 18] = [
     Spec::mapped(maps::SERVICE_INFO, size_of::<lb_common::abi::ServiceInfo>()),
     Spec::mapped(maps::SLOTS, 8),
     Spec::mapped(maps::SLOT_META, 8),
+    Spec::mapped(maps::CANDIDATES, 8),
     Spec::mapped(maps::FLOWS, 64),
     Spec::mapped(maps::BACKENDS, size_of::<lb_common::abi::Backend>()),
     Spec::mapped(maps::BACKEND_INFO, size_of::<lb_common::abi::BackendInfo>()),
@@ -120,6 +121,7 @@ fn map_memory(ebpf: &Ebpf, capacity: &Capacity) -> Result<Memory, DataplaneError
         service_info: region(ebpf, maps::SERVICE_INFO, elements(maps::SERVICE_INFO))?,
         slots: region(ebpf, maps::SLOTS, elements(maps::SLOTS))?,
         slot_meta: region(ebpf, maps::SLOT_META, elements(maps::SLOT_META))?,
+        candidates: region(ebpf, maps::CANDIDATES, elements(maps::CANDIDATES))?,
         flows: region(ebpf, maps::FLOWS, elements(maps::FLOWS))?,
         backends: region(ebpf, maps::BACKENDS, elements(maps::BACKENDS))?,
         backend_info: region(ebpf, maps::BACKEND_INFO, elements(maps::BACKEND_INFO))?,

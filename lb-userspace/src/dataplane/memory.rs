@@ -57,6 +57,7 @@ impl Capacity {
             maps::PORTS => self.port_cells * 2,
             maps::SERVICES | maps::SERVICE_INFO => self.services * 2,
             maps::SLOTS => self.slots / 4,
+            maps::CANDIDATES => self.slots,
             maps::BACKENDS | maps::BACKEND_INFO | maps::COUNTERS => self.backends,
             maps::SLOT_META => self.slots / 2,
             maps::LIMITS => self.limit_buckets,
@@ -72,7 +73,7 @@ impl Capacity {
         n(self.vip_cells * 2, 8 + size_of::<Vip6>())
             + n(self.port_cells * 2, 8)
             + n(self.services * 2, size_of::<Service>() + size_of::<ServiceInfo>())
-            + n(self.slots, 2 + 4)
+            + n(self.slots, 2 + 4 + 8)
             + n(self.backends, size_of::<Backend>() + size_of::<BackendInfo>() + 16 * cpus as usize)
             + n(self.limit_buckets, 8 * BUCKET_ENTRIES)
             + n(self.flow_buckets, 8 * BUCKET_ENTRIES)
@@ -131,6 +132,8 @@ pub struct Memory {
     pub slots: Region<u64>,
     /// `SLOT_META`.
     pub slot_meta: Region<u64>,
+    /// `CANDIDATES`.
+    pub candidates: Region<u64>,
     /// `FLOWS`.
     pub flows: Region<[u64; BUCKET_ENTRIES]>,
     /// `BACKENDS`.
@@ -157,6 +160,7 @@ impl Memory {
             service_info: Region::heap(n(capacity.services) * 2),
             slots: Region::heap(n(capacity.slots) / 4),
             slot_meta: Region::heap(n(capacity.slots) / 2),
+            candidates: Region::heap(n(capacity.slots)),
             flows: Region::heap(n(capacity.flow_buckets)),
             backends: Region::heap(n(capacity.backends)),
             backend_info: Region::heap(n(capacity.backends)),

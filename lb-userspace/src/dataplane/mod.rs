@@ -29,7 +29,7 @@ mod tests;
 mod unlink;
 
 pub use adopt::{Adopted, AdoptedMember, AdoptedService};
-pub use agent::{AgentMaps, AgentView};
+pub use agent::{AgentMaps, AgentView, Way};
 pub use attach::{Attachment, PinnedProgram, attach, balancer, pinned_program, set_interface};
 pub use counters::{flow_events, forwarded, reasons, reset};
 pub use error::DataplaneError;

@@ -51,11 +51,7 @@ pub(super) fn backend(member: Option<&Member>, counter: u32) -> abi::Backend {
         record.flags |= backend_flags::ALIVE;
     }
     if let Some(hop) = member.hop {
-        let mut macs = [0; 12];
-        macs[..6].copy_from_slice(&hop.dmac);
-        macs[6..].copy_from_slice(&hop.smac);
-        let word = |i: usize| u32::from_ne_bytes([macs[i], macs[i + 1], macs[i + 2], macs[i + 3]]);
-        record.macs = [word(0), word(4), word(8)];
+        record.macs = macs(hop.dmac, hop.smac);
         record.source = words(hop.source);
         record.ifindex = hop.ifindex;
         record.mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
@@ -63,6 +59,15 @@ pub(super) fn backend(member: Option<&Member>, counter: u32) -> abi::Backend {
         record.outer_sum = outer_sum(hop.source, member.address);
     }
     record
+}
+
+/// Destination and source MAC address as words of memory.
+pub(super) fn macs(destination: [u8; 6], source: [u8; 6]) -> [u32; 3] {
+    let mut macs = [0; 12];
+    macs[..6].copy_from_slice(&destination);
+    macs[6..].copy_from_slice(&source);
+    let word = |i: usize| u32::from_ne_bytes([macs[i], macs[i + 1], macs[i + 2], macs[i + 3]]);
+    [word(0), word(4), word(8)]
 }
 
 /// The part of the outer IPv4 header's sum that never changes: version and length, don't-fragment, addresses.

@@ -53,6 +53,7 @@ fn member(n: u8) -> Member {
 fn service(n: u8, members: &[u8], slots: usize) -> Service {
     let table: Vec<u16> = (0..slots).map(|i| (i % members.len().max(1)) as u16).collect();
     Service {
+        candidates: None,
         identity: 1000 + u64::from(n),
         addresses: vec![IpAddr::from([192, 0, 2, n])],
         ports: Ports::Ranges(vec![80..=80]),

@@ -57,6 +57,9 @@ pub const TUNNEL: Pair = Pair { v4: Ipv4Addr::new(198, 51, 100, 2), v6: ip6(0xb,
 /// A backend.
 pub const BACKEND: Pair = Pair { v4: Ipv4Addr::new(198, 51, 100, 18), v6: ip6(0xb, 0x12) };
 
+/// Another backend, which is a peer of the agent.
+pub const PEER: Pair = Pair { v4: Ipv4Addr::new(198, 51, 100, 19), v6: ip6(0xb, 0x13) };
+
 /// TCP port 80 and UDP port 80, each with a backend of its own, on one link.
 pub const WEB: Pair = vip(10);
 /// UDP port 53.
@@ -69,6 +72,10 @@ pub const FAR6: Pair = vip(21);
 pub const GUE4: Pair = vip(22);
 /// GUE to an IPv6 backend.
 pub const GUE6: Pair = vip(23);
+/// GUE to IPv4 backends, candidates named.
+pub const CHANCE4: Pair = vip(24);
+/// GUE to IPv6 backends, candidates named.
+pub const CHANCE6: Pair = vip(25);
 /// MAC rewrite to another interface.
 pub const ACROSS: Pair = vip(30);
 /// IPIP to an IPv4 backend on another interface.

@@ -228,9 +228,29 @@ fn gue(snapshot: &Snapshot, service: &Service, member: &Member, seen: &Seen) -> 
     let hash = affinity_hash(snapshot.key, service.affinity, seen) as u32;
     let ports = u32::from(seen.ports.0) << 16 | u32::from(seen.ports.1);
     let source_port = 0xc000 | ((hash ^ ports).wrapping_mul(0x9e37_79b1) >> 18) as u16;
-    let length = u16::try_from(UdpHeader::LEN + 4 + seen.length).expect("16 bits");
+    let list =
+        if seen.protocol == IpNumber::TCP.0 { list(service, member, seen, snapshot) } else { Vec::new() };
+    let length = u16::try_from(UdpHeader::LEN + 4 + list.len() + seen.length).expect("16 bits");
     let udp = UdpHeader { source_port, destination_port: member.gue_port, length, checksum: 0 };
-    [&udp.to_bytes()[..], &[0, inner_protocol(seen).0, 0, 0]].concat()
+    let words = u8::try_from(list.len() / 4).expect("five bits");
+    [&udp.to_bytes()[..], &[words, inner_protocol(seen).0, 0, 0], &list].concat()
+}
+
+/// Private data that names the candidates of the packet's slot; a place without one names the backend itself.
+fn list(service: &Service, member: &Member, seen: &Seen, snapshot: &Snapshot) -> Vec<u8> {
+    let Some(candidates) = &service.candidates else { return Vec::new() };
+    let high = affinity_hash(snapshot.key, service.affinity, seen) >> 32;
+    let word = candidates[((high * candidates.len() as u64) >> 32) as usize];
+    let mut list = vec![1, 0, 0, 0];
+    for place in 0..3 {
+        let index = (word >> (place * 16)) as u16;
+        let named = service.members.get(usize::from(index)).and_then(Option::as_ref);
+        match named.map_or(member.address, |named| named.address) {
+            IpAddr::V4(a) => list.extend(a.octets()),
+            IpAddr::V6(a) => list.extend(a.octets()),
+        }
+    }
+    list
 }
 
 /// Both ends of a packet.

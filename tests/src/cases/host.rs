@@ -1,16 +1,20 @@
 //! The pipeline on the host: the same functions as in XDP, over plain memory and a clock that stands still.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use lb_common::{
-    abi::BUCKET_ENTRIES,
+    abi::{BUCKET_ENTRIES, Peer},
     datapath::{Action, AgentTables, Cut, Packet, Route, Verdict, Wanted, balance, decapsulate, mapped},
 };
 use lb_userspace::dataplane::{Clock, Grace, HostPacket, HostTables, Installer, Memory};
 
 use super::{
-    agent::{GUE_PORT, VIPS, believes},
+    agent::{GUE_PORT, KNOWN_PORT, PEERS, VIPS, believes},
     cast::INGRESS,
     machine::{Code, Machine, Outcome, ledger},
     site::{CAPACITY, Site},
@@ -107,6 +111,7 @@ fn copied(from: &Memory) -> Memory {
     to.services.as_mut_slice().copy_from_slice(from.services.as_slice());
     to.service_info.as_mut_slice().copy_from_slice(from.service_info.as_slice());
     to.slots.as_mut_slice().copy_from_slice(from.slots.as_slice());
+    to.candidates.as_mut_slice().copy_from_slice(from.candidates.as_slice());
     to.backends.as_mut_slice().copy_from_slice(from.backends.as_slice());
     to.replies.as_mut_slice().copy_from_slice(from.replies.as_slice());
     to.backend_info.as_mut_slice().copy_from_slice(from.backend_info.as_slice());
@@ -153,6 +158,9 @@ impl Machine for HostBalancer {
 /// An agent on the host.
 pub struct HostAgent {
     vips: BTreeSet<[u32; 4]>,
+    peers: BTreeMap<[u32; 4], Peer>,
+    /// Source port of the connections that its host has.
+    known: Option<u16>,
 }
 
 impl HostAgent {
@@ -162,7 +170,20 @@ impl HostAgent {
             IpAddr::V4(a) => mapped(u32::from_ne_bytes(a.octets())),
             IpAddr::V6(a) => words(a.octets()),
         };
-        Self { vips: VIPS.iter().map(key).collect() }
+        Self {
+            vips: VIPS.iter().map(key).collect(),
+            peers: PEERS.iter().map(|p| (key(&p.0), p.1)).collect(),
+            known: Some(KNOWN_PORT),
+        }
+    }
+
+    /// The same on a host without connections, like the kernel's here.
+    pub fn without_connections() -> Self {
+        Self { known: None, ..Self::new() }
+    }
+
+    fn is_known(&self, packet: &Limited, tcp: usize) -> bool {
+        packet.at::<2>(tcp).is_ok_and(|port| Some(u16::from_be_bytes(*port)) == self.known)
     }
 }
 
@@ -177,7 +198,7 @@ fn words(octets: [u8; 16]) -> [u32; 4] {
     [word(0), word(4), word(8), word(12)]
 }
 
-impl AgentTables for HostAgent {
+impl AgentTables<Limited> for HostAgent {
     fn knows_source4(&self, address: u32) -> bool {
         believes(IpAddr::from(address.to_ne_bytes()))
     }
@@ -194,6 +215,15 @@ impl AgentTables for HostAgent {
     fn gue_port(&self) -> u16 {
         GUE_PORT
     }
+    fn peer(&self, address: [u32; 4]) -> Option<&Peer> {
+        self.peers.get(&address)
+    }
+    fn knows4(&self, packet: &mut Limited, _ip: usize, tcp: usize) -> bool {
+        self.is_known(packet, tcp)
+    }
+    fn knows6(&self, packet: &mut Limited, _ip: usize, tcp: usize) -> bool {
+        self.is_known(packet, tcp)
+    }
 }
 
 impl Machine for HostAgent {
@@ -201,7 +231,7 @@ impl Machine for HostAgent {
 
     fn run(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {
         let mut frame = Limited { frame: HostPacket::new(frame.to_vec()), headroom };
-        let verdict = decapsulate(&mut frame, self);
+        let verdict = decapsulate(&mut frame, self, INGRESS);
         Ok(outcome(verdict, frame))
     }
 

@@ -363,14 +363,38 @@ pub fn agent(frame: &[u8], outcome: &Outcome) -> Wrong {
     reason_fits(outcome, reason, frame)?;
     match reason {
         Reason::NotTunnel | Reason::MalformedTunnel | Reason::UnknownTunnelSource => Ok(()),
-        Reason::Decapsulated => decapsulated(frame, &outcome.output),
+        Reason::Decapsulated | Reason::SecondChance | Reason::Stranded => {
+            decapsulated(frame, &outcome.output)
+        }
+        Reason::HandedOn => handed_on(frame, &outcome.output),
         _ => Err(format!("{} is no reason of the agent", reason.name())),
     }
 }
 
+/// To a peer, from where it was sent to, with nothing changed behind the outer header but the place in the list.
+fn handed_on(frame: &[u8], output: &[u8]) -> Wrong {
+    let (before, after) = expect::see(frame).zip(expect::see(output)).ok_or("handed on, but no packet")?;
+    must(after.source == before.destination, || "handed on in somebody else's name".into())?;
+    must(agent::PEERS.iter().any(|(peer, _)| *peer == after.destination), || "handed on to no peer".into())?;
+    if let (EtherType::IPV4, Ok((header, _))) =
+        (ether_type(output).unwrap_or(EtherType(0)), Ipv4Header::from_slice(&output[14..]))
+    {
+        must(header.calc_header_checksum() == header.header_checksum, || "wrong outer checksum".into())?;
+    }
+    let place = 14 + after.header + 8 + 4 + 1;
+    must(output[place] > frame[place], || "the place in the list did not go up".into())?;
+    must(output[14 + after.header..place] == frame[14 + before.header..place], || {
+        "the headers changed".into()
+    })?;
+    must(output[place + 1..] == frame[place + 1..], || "the packet changed on its way".into())
+}
+
 fn decapsulated(frame: &[u8], output: &[u8]) -> Wrong {
     let outer = expect::see(frame).ok_or("decapsulated, but no packet")?;
-    must(agent::believes(outer.source), || format!("{} is believed", outer.source))?;
+    must(
+        agent::believes(outer.source) || agent::PEERS.iter().any(|(peer, _)| *peer == outer.source),
+        || format!("{} is believed", outer.source),
+    )?;
     let inner = expect::see(output).ok_or("what was taken out is no packet")?;
     must(agent::VIPS.contains(&inner.destination), || format!("{} is no VIP", inner.destination))?;
     let held = &frame[14 + outer.header..];

@@ -8,13 +8,13 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
     programs::Xdp,
 };
-use lb_common::abi::{AgentSettings, BUCKET_ENTRIES, maps};
+use lb_common::abi::{AgentSettings, BUCKET_ENTRIES, Peer, maps};
 use lb_userspace::dataplane::{
     self, AGENT_OBJECT, Grace, Installer, Loaded, Memory, Region, balancer, set_interface,
 };
 
 use super::{
-    agent::{GUE_PORT, SOURCES, VIPS},
+    agent::{GUE_PORT, PEERS, SOURCES, VIPS},
     case::FULL_HEADROOM,
     cast::INGRESS,
     machine::{Code, Counter, Ledger, Machine, Outcome},
@@ -125,6 +125,7 @@ fn mapped_again(ebpf: &Ebpf) -> Result<Memory> {
         service_info: region(ebpf, maps::SERVICE_INFO, capacity.services * 2)?,
         slots: region(ebpf, maps::SLOTS, capacity.slots / 4)?,
         slot_meta: region(ebpf, maps::SLOT_META, capacity.slots / 2)?,
+        candidates: region(ebpf, maps::CANDIDATES, capacity.slots)?,
         flows: region(ebpf, maps::FLOWS, capacity.flow_buckets)?,
         backends: region(ebpf, maps::BACKENDS, capacity.backends)?,
         backend_info: region(ebpf, maps::BACKEND_INFO, capacity.backends)?,
@@ -241,6 +242,15 @@ impl KernelAgent {
         let map = ebpf.map_mut(maps::AGENT_SETTINGS).context("no map AGENT_SETTINGS")?;
         let mut settings: Array<&mut MapData, AgentSettings> = Array::try_from(map)?;
         settings.set(0, AgentSettings { gue_port: GUE_PORT, ..AgentSettings::default() }, 0)?;
+        let map = ebpf.map_mut(maps::PEERS).context("no map PEERS")?;
+        let mut peers: HashMap<&mut MapData, [u8; 16], Peer> = HashMap::try_from(map)?;
+        for (address, way) in PEERS {
+            let key = match address {
+                IpAddr::V4(a) => a.to_ipv6_mapped(),
+                IpAddr::V6(a) => a,
+            };
+            peers.insert(key.octets(), way, 0)?;
+        }
         let counters = read_reasons(&ebpf)?;
         Ok(Self { ebpf, counters })
     }

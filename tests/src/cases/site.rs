@@ -108,6 +108,7 @@ pub struct ServiceBuilder {
 pub fn service(name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> ServiceBuilder {
     ServiceBuilder {
         service: Service {
+            candidates: None,
             identity: named(name),
             addresses: addresses.into_iter().collect(),
             ports: Ports::Ranges(vec![80..=80]),
@@ -124,6 +125,14 @@ pub fn service(name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Servi
 }
 
 impl ServiceBuilder {
+    /// The first member owns every slot, and packets of TCP name these members.
+    pub fn candidates(mut self, named: [u16; 3]) -> Self {
+        self = self.every_slot(0);
+        let word = named.iter().rev().fold(0, |word, member| word << 16 | u64::from(*member));
+        self.service.candidates = Some(vec![word; self.service.table.len()].into());
+        self
+    }
+
     /// These ports.
     pub fn ports(mut self, protocol: Protocol, ports: &[RangeInclusive<u16>]) -> Self {
         self.service.protocol = protocol;

@@ -1,15 +1,18 @@
 //! The named worlds that cases happen in.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use lb_common::abi::port_entry;
 use lb_userspace::{
     config::{Affinity, Protocol},
+    control::model::Member,
     dataplane::Memory,
 };
 
 use super::{
     cast::{
         ACROSS, ACROSS4, ACROSS6, ANY_BOTH, ANY_TCP, ANY_UDP, BEHIND, BEHIND_ANY, BEHIND_NARROW, BESIDE,
-        BEYOND, DNS, ELSEWHERE, FAR4, FAR6, FLOWS, GUE4, GUE6, HOLE, LIMITED, LIMITED_TOO, LISTED,
+        BEYOND, CHANCE4, CHANCE6, DNS, ELSEWHERE, FAR4, FAR6, FLOWS, GUE4, GUE6, HOLE, LIMITED, LIMITED_TOO, LISTED,
         MEMBERLESS, NARROW, NARROW_GUE4, NARROW_GUE6, NARROW4, NARROW6, NATTED, NATTED_ANY, NATTED_NARROW,
         NOBODY, SERVICELESS, SINGLE, SLOTLESS, SPREAD, SPREAD_TOO, STICKY, STICKY_TOO, STRANGE, TABLELESS,
         UNLIMITED, UNRESOLVED, WEB, WIDE,
@@ -95,10 +98,25 @@ fn plain() -> Vec<ServiceBuilder> {
         both("far6", FAR6).members([ipip6("f6")]),
         both("gue4", GUE4).members([gue4("g4")]),
         both("gue6", GUE6).members([gue6("g6")]),
+        both("chance4", CHANCE4).members(several(gue4)).candidates([2, 1, 0x3fff]),
+        both("chance6", CHANCE6).members(several(gue6)).candidates([2, 1, 0x3fff]),
         both("across", ACROSS).members([l2("a1").by(ELSEWHERE)]),
         both("across4", ACROSS4).members([ipip4("a4").by(ELSEWHERE)]),
         both("across6", ACROSS6).members([ipip6("a6").by(ELSEWHERE)]),
     ]
+}
+
+/// Three backends at addresses of their own; the first owns all slots.
+fn several(member: fn(&str) -> Member) -> Vec<Member> {
+    let one = |n: u8| {
+        let mut member = member(&format!("c{n}"));
+        member.address = match member.address {
+            IpAddr::V4(a) => Ipv4Addr::from(u32::from(a) + u32::from(n)).into(),
+            IpAddr::V6(a) => Ipv6Addr::from(u128::from(a) + u128::from(n)).into(),
+        };
+        member
+    };
+    (1..=3).map(one).collect()
 }
 
 fn narrow() -> Vec<ServiceBuilder> {

@@ -12,6 +12,7 @@ const MOST_LINES: usize = 600;
 const UNSAFE: &[(&str, &str)] = &[
     ("lb-common/src/abi/pod.rs", "aya::Pod is an unsafe trait"),
     ("lb-ebpf/src/agent/maps.rs", "values of maps are behind pointers"),
+    ("lb-ebpf/src/agent/sockets.rs", "helpers take pointers"),
     ("lb-ebpf/src/atomic.rs", "compare-and-swap on values of maps"),
     ("lb-ebpf/src/balancer/fib.rs", "a value of a map is behind a pointer, and a helper"),
     ("lb-ebpf/src/balancer/maps.rs", "values of maps are behind pointers, and helpers"),

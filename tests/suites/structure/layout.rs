@@ -4,7 +4,7 @@ use std::mem::{offset_of, size_of};
 
 use lb_common::abi::{
     ABI_VERSION, AgentSettings, BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface,
-    Reply, Service, ServiceInfo, Vip6, maps,
+    Peer, Reply, Service, ServiceInfo, Vip6, maps,
 };
 
 use super::{
@@ -52,6 +52,7 @@ fn records() -> Vec<Record> {
         record!(Backend: address source macs ifindex counter outer_sum mtu forward flags port _reserved),
         record!(Reply: backend vip port vip_port protocol _pad),
         record!(BackendInfo: identity since health _reserved),
+        record!(Peer: macs ifindex mtu),
         record!(AgentSettings: gue_port _reserved),
         record!(Counter: packets bytes),
         record!(Interface: mac _pad),
@@ -59,7 +60,7 @@ fn records() -> Vec<Record> {
 }
 
 /// Every map with the bytes of its element.
-const MAPS: [(&str, usize); 22] = [
+const MAPS: [(&str, usize); 24] = [
     (maps::CONTROL, size_of::<Control>()),
     (maps::GLOBALS, size_of::<Globals>()),
     (maps::VIPS4, size_of::<u64>()),
@@ -69,6 +70,7 @@ const MAPS: [(&str, usize); 22] = [
     (maps::SERVICE_INFO, size_of::<ServiceInfo>()),
     (maps::SLOTS, size_of::<u64>()),
     (maps::SLOT_META, size_of::<u64>()),
+    (maps::CANDIDATES, size_of::<u64>()),
     (maps::FLOWS, BUCKET_ENTRIES * size_of::<u64>()),
     (maps::BACKENDS, size_of::<Backend>()),
     (maps::BACKEND_INFO, size_of::<BackendInfo>()),
@@ -81,6 +83,7 @@ const MAPS: [(&str, usize); 22] = [
     (maps::SOURCES4, size_of::<u32>()),
     (maps::SOURCES6, size_of::<u32>()),
     (maps::AGENT_VIPS, size_of::<u32>()),
+    (maps::PEERS, size_of::<Peer>()),
     (maps::AGENT_SETTINGS, size_of::<AgentSettings>()),
 ];
 

@@ -49,7 +49,7 @@ fn root_an_agent_leaves_its_program_and_the_next_one_replaces_it_in_the_same_lin
         .await
         .unwrap();
         let removed = detach_of(&test.places).unwrap();
-        assert_eq!(removed, ["the program on lb0", "5 maps"]);
+        assert_eq!(removed, ["the program on lb0", "6 maps"]);
         assert_eq!(detach_of(&test.places).unwrap(), [""; 0]);
     });
 }

@@ -55,6 +55,7 @@ fn served() -> config::Agent {
         vips: vec!["192.0.2.10".parse().unwrap(), "2001:db8:f::10".parse().unwrap()],
         tunnel_sources: vec!["198.51.100.0/28".parse().unwrap(), "2001:db8::/120".parse().unwrap()],
         gue_port: config::defaults::GUE_PORT,
+        peers: Vec::new(),
         xdp_mode: config::XdpMode::Auto,
     }
 }

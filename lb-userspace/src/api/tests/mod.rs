@@ -398,7 +398,8 @@ fn tcp_serves_metrics_the_page_what_agents_need_and_nothing_else() {
     assert_eq!(
         body,
         json!({"vips": ["192.0.2.10", "2001:db8::10"],
-               "tunnel_sources": ["198.51.100.0/28", "2001:db8:1::1/128"], "gue_port": 6080})
+               "tunnel_sources": ["198.51.100.0/28", "2001:db8:1::1/128"], "gue_port": 6080,
+               "peers": ["198.51.100.11"]})
     );
     for (method, path, want) in [
         ("GET", "/v1/status", 404),

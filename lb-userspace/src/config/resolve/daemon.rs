@@ -51,6 +51,7 @@ pub(super) fn resolve_agent(raw: &RawAgent<'_>) -> Agent {
         vips: values(vips.unwrap_or_default()),
         tunnel_sources: values(sources.unwrap_or_default()),
         gue_port: table.number("gue_port", &raw.gue_port, limits::PORT, defaults::GUE_PORT),
+        peers: values(table.list("peers", &raw.peers, limits::AGENT_PEERS, vip).unwrap_or_default()),
         xdp_mode: table.word("xdp_mode", &raw.xdp_mode, &words::XDP_MODE).unwrap_or(defaults::XDP_MODE),
     }
 }
@@ -70,7 +71,7 @@ pub(super) fn demand(table: &Table<'_>, key: &str, field: &Field<Vec<At<&str>>>,
     }
 }
 
-/// An address that clients send to.
+/// An address that packets are sent to.
 pub(super) fn vip(text: &str) -> Result<IpAddr, ValueError> {
     parse_address(text).and_then(|address| check_destination(address).map(|()| address))
 }

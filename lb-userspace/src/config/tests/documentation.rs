@@ -77,7 +77,7 @@ fn the_page_has_the_defaults() {
         }
     }
     assert_eq!(documented["[service.health]"]["type"], format!("\"{}\"", defaults::HEALTH_TYPE));
-    assert_eq!(compared, 25, "a default that is written in another way is not compared");
+    assert_eq!(compared, 26, "a default that is written in another way is not compared");
 }
 
 #[test]

@@ -151,6 +151,7 @@ fn configs(services_at_least: usize) -> impl Strategy<Value = Config> {
         vips: vec![Ipv4Addr::new(192, 0, 2, 10).into()],
         tunnel_sources: vec!["198.51.100.0/28".parse().unwrap()],
         gue_port: 6081,
+        peers: vec![Ipv4Addr::new(198, 51, 100, 12).into()],
         xdp_mode,
     }));
     (daemons(), vec(services(), services_at_least..4), agent).prop_map(|(daemon, mut services, agent)| {

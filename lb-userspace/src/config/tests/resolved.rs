@@ -341,7 +341,7 @@ fn the_printed_form_writes_defaults_out_and_hides_the_seed() {
     let agent = parse(AGENT).printed(Secrets::Hidden).to_toml().unwrap();
     assert_eq!(
         agent,
-        format!("{AGENT}gue_port = 6080\nxdp_mode = \"auto\"\n"),
+        format!("{AGENT}gue_port = 6080\npeers = []\nxdp_mode = \"auto\"\n"),
         "a backend host has no [daemon]"
     );
     let text = parse(FULL).printed(Secrets::Hidden).to_toml().unwrap();

@@ -98,6 +98,9 @@ impl Tables for State {
     fn slots(&self, _: u32) -> Option<u64> {
         None
     }
+    fn candidates(&self, _: u32) -> Option<u64> {
+        None
+    }
     fn slot_meta(&self, _: u32) -> Option<u32> {
         Some(self.meta.get())
     }

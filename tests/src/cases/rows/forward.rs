@@ -5,8 +5,8 @@ use lb_common::abi::Reason::{NoHeadroom, TooBig};
 use super::super::{
     case::{Case, drops, redirects, sends},
     cast::{
-        ACROSS, ACROSS4, ACROSS6, ELSEWHERE, FAR4, FAR6, GUE4, GUE6, NARROW, NARROW_GUE4, NARROW_GUE6,
-        NARROW4, NARROW6, Pair, WEB, WIDE, tcp, udp,
+        ACROSS, ACROSS4, ACROSS6, CHANCE4, CHANCE6, ELSEWHERE, FAR4, FAR6, GUE4, GUE6, NARROW, NARROW_GUE4,
+        NARROW_GUE6, NARROW4, NARROW6, Pair, WEB, WIDE, tcp, udp,
     },
 };
 use crate::packet::Family;
@@ -265,6 +265,25 @@ fn headroom(f: Family) -> Vec<Case> {
             NoHeadroom,
         )
         .headroom(48),
+        sends(format!("{f} TCP names its candidates in IPv4"), tcp(f, CHANCE4, 80), "chance4/c1"),
+        sends(
+            format!("{f} TCP in mid-connection names its candidates in IPv6"),
+            tcp(f, CHANCE6, 80).flags(".").payload(99),
+            "chance6/c1",
+        ),
+        sends(format!("{f} UDP names no candidates"), udp(f, CHANCE6, 80), "chance6/c1"),
+        sends(
+            format!("{f} TCP names its candidates in IPv6 with exactly 104 bytes of headroom"),
+            tcp(f, CHANCE6, 80),
+            "chance6/c1",
+        )
+        .headroom(104),
+        drops(
+            format!("{f} TCP cannot name its candidates in IPv6 with 100 bytes of headroom"),
+            tcp(f, CHANCE6, 80),
+            NoHeadroom,
+        )
+        .headroom(100),
         sends(
             format!("the ports of {f} UDP become the source port of GUE"),
             udp(f, GUE4, 80).source_port(7),

@@ -1,6 +1,8 @@
 //! The agent and GUE: what it takes out of UDP, what it leaves, and what it refuses.
 
-use lb_common::abi::Reason::{MalformedTunnel, NotTunnel, UnknownTunnelSource};
+use lb_common::abi::Reason::{
+    HandedOn, MalformedTunnel, NotTunnel, SecondChance, Stranded, UnknownTunnelSource,
+};
 
 use super::super::{
     agent::GUE_PORT,
@@ -9,6 +11,11 @@ use super::super::{
     worlds::World,
 };
 use crate::{
+    cases::{
+        agent::{KNOWN_PORT, PEER_MACS},
+        case::answers,
+        cast::PEER,
+    },
     packet::{Family, Packet, gue},
     packet_frame::Frame,
 };
@@ -16,7 +23,9 @@ use crate::{
 /// All rows of this file.
 pub(super) fn rows() -> Vec<Case> {
     let pairs = Family::BOTH.into_iter().flat_map(|outer| Family::BOTH.map(|inner| (outer, inner)));
-    let each = |(outer, inner)| [taken(outer, inner), left(outer, inner), refused(outer, inner)].concat();
+    let each = |(outer, inner)| {
+        [taken(outer, inner), left(outer, inner), refused(outer, inner), listed(outer, inner)].concat()
+    };
     pairs.flat_map(each).map(|row| row.world(World::Agent)).collect()
 }
 
@@ -116,5 +125,91 @@ fn refused(outer: Family, f: Family) -> Vec<Case> {
             },
             MalformedTunnel,
         ),
+    ]
+}
+
+/// Private data: a list of candidates, the one at `next` being the next.
+fn list(outer: Family, next: u8, candidates: [super::super::cast::Pair; 3]) -> Vec<u8> {
+    let address = |pair: super::super::cast::Pair| match outer {
+        Family::V4 => pair.v4.octets().to_vec(),
+        Family::V6 => pair.v6.octets().to_vec(),
+    };
+    [vec![1, next, 0, 0], candidates.map(address).concat()].concat()
+}
+
+/// With a list of candidates.
+fn listed(outer: Family, f: Family) -> Vec<Case> {
+    let only_peer = [STRANGER, PEER, STRANGER];
+    let from = |who: super::super::cast::Pair, inner: &Packet, next, candidates| {
+        let private = list(outer, next, candidates);
+        gue(inner, who.of(outer), BACKEND.of(outer), GUE_PORT, &private)
+    };
+    let wrapped = |inner: &Packet, next| from(TUNNEL, inner, next, only_peer);
+    let middle = || tcp(f, WEB, 80).flags(".").payload(20);
+    let ours = || middle().source_port(KNOWN_PORT);
+    let handed_on = |inner: &Packet, next: u8| {
+        let private = list(outer, next, only_peer);
+        let out = gue(inner, BACKEND.of(outer), PEER.of(outer), GUE_PORT, &private);
+        out.macs(PEER_MACS.0, PEER_MACS.1)
+    };
+    let name = |what: &str| format!("{f} in GUE in {outer} with candidates: {what}");
+    let taken = |what: &str, inner: Packet| decapsulates(name(what), wrapped(&inner, 0), inner);
+    let taken_as = |what: &str, frame: Packet, inner: Packet, reason| {
+        let row = decapsulates(name(what), frame, inner);
+        Case { counted: super::super::case::Counted::Reason(reason), ..row }
+    };
+    const SOCKETS: &str = "no socket stands for the connection";
+    vec![
+        taken("a SYN is taken out", tcp(f, WEB, 80)),
+        taken("UDP is taken out", udp(f, WEB, 80)),
+        taken("a connection of this host is taken out", ours()).host_only(SOCKETS),
+        answers(
+            name("a strange connection is handed on"),
+            wrapped(&middle(), 0),
+            HandedOn,
+            handed_on(&middle(), 2),
+        ),
+        answers(
+            name("the reset of a strange connection is handed on"),
+            wrapped(&middle().flags("R"), 1),
+            HandedOn,
+            handed_on(&middle().flags("R"), 2),
+        ),
+        taken_as(
+            "a strange connection stays at the end of the list",
+            wrapped(&middle(), 2),
+            middle(),
+            Stranded,
+        ),
+        taken_as("a place beyond the list is its end", wrapped(&middle(), 255), middle(), Stranded),
+        taken_as(
+            "nobody known is handed anything",
+            from(TUNNEL, &middle(), 0, [STRANGER; 3]),
+            middle(),
+            Stranded,
+        ),
+        taken_as("a peer may hand on", from(PEER, &ours(), 2, only_peer), ours(), SecondChance)
+            .host_only(SOCKETS),
+        taken_as(
+            "a SYN that a peer handed on is taken out",
+            from(PEER, &tcp(f, WEB, 80), 2, only_peer),
+            tcp(f, WEB, 80),
+            SecondChance,
+        ),
+        drops(
+            name("a stranger may not hand on"),
+            from(STRANGER, &middle(), 1, only_peer),
+            UnknownTunnelSource,
+        ),
+        drops(
+            name("a peer has nothing to say without a list"),
+            gue(&middle(), PEER.of(outer), BACKEND.of(outer), GUE_PORT, &[]),
+            UnknownTunnelSource,
+        ),
+        {
+            let private = [&[7, 0, 0, 0][..], &list(outer, 0, only_peer)[4..]].concat();
+            let frame = gue(&middle(), TUNNEL.of(outer), BACKEND.of(outer), GUE_PORT, &private);
+            decapsulates(name("other private data of that length mean nothing"), frame, middle())
+        },
     ]
 }

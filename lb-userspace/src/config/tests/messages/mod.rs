@@ -239,7 +239,7 @@ fn agent() {
                  lb.toml:4:19: [agent]: tunnel_sources: found \"10.0.0.1/8\", expected no bits behind the prefix length: \
                  write \"10.0.0.0/8\" or \"10.0.0.1/32\"\n\
                  lb.toml:5:12: [agent]: xdp_mode: found \"offload\", expected one of: auto, native, generic\n\
-                 lb.toml:6:1: [agent]: unknown key \"type\" (known: interface, vips, tunnel_sources, gue_port, xdp_mode)",
+                 lb.toml:6:1: [agent]: unknown key \"type\" (known: interface, vips, tunnel_sources, gue_port, peers, xdp_mode)",
             ),
         ],
     );
