@@ -144,6 +144,8 @@ pub struct Agent {
     pub vips: Vec<IpAddr>,
     /// `tunnel_sources`.
     pub tunnel_sources: Vec<String>,
+    /// `peers`.
+    pub peers: Vec<IpAddr>,
 }
 
 impl Default for Health {
@@ -217,7 +219,8 @@ impl AgentConfig {
     pub fn of(world: &World) -> Self {
         let tunnel_sources = world.tunnel_sources();
         let vips = vec![world.vip4.into(), world.vip6.into()];
-        Self { agent: Agent { interface: "eth0".into(), vips, tunnel_sources } }
+        let peers = world.backends.iter().flat_map(|host| [host.v4.into(), host.v6.into()]).collect();
+        Self { agent: Agent { interface: "eth0".into(), vips, tunnel_sources, peers } }
     }
 
     /// As the text of a file.

@@ -125,6 +125,39 @@ mod tests {
         live_connections_stay(Forward::Ipip);
     }
 
+    /// Nothing is remembered, as in a balancer that was just started: the candidates and the agents alone bring every
+    /// packet to the backend that has its connection.
+    fn second_chance_saves(backends_v6: bool) {
+        let world = World::one_arm().backends(4).prepared().build().unwrap();
+        let mut config = LbConfig::web(&world, world.vip4.into(), Forward::Gue, backends_v6);
+        config.services[0].backends.truncate(3);
+        config.services[0].ports = Ports::Numbers(vec![80, LINES]);
+        config.services[0].tracking = Some(lb_userspace::config::Tracking::Never);
+        let site = Site::start(world, config).unwrap();
+        let mut held = open_many(&site);
+        site.lb.cli(&["backend", "drain", "web/b2"]).unwrap();
+        all_stay(&mut held, "b2 drains");
+        assert!(!new_ones(&site).contains(&"b2".to_owned()), "a draining backend got a new connection");
+        let b4 = &site.world.backends[3];
+        let b4 = if backends_v6 { b4.v6.to_string() } else { b4.v4.to_string() };
+        site.lb.cli(&["backend", "add", "web/b4", "--address", &b4]).unwrap();
+        site.wait("b4 to be ready", |view| view.state("web/b4") == "ready" && view.slots("web/b4") > 0)
+            .unwrap();
+        all_stay(&mut held, "b4 is added");
+        site.lb.cli(&["backend", "enable", "web/b2"]).unwrap();
+        all_stay(&mut held, "b2 is back");
+    }
+
+    #[test]
+    fn second_chance_saves_what_nobody_remembers() {
+        second_chance_saves(false);
+    }
+
+    #[test]
+    fn second_chance_saves_what_nobody_remembers_over_ipv6() {
+        second_chance_saves(true);
+    }
+
     #[test]
     fn without_tracking_a_drain_ends_connections() {
         // What the other tests see is the tracking, not luck.

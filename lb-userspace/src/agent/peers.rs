@@ -46,7 +46,7 @@ impl Peers {
     pub(super) async fn changed(&mut self) {
         if self.changes.changed().await.is_err() {
             // The resolver lives as long as `self`: this does not happen, and must not spin if it did.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -274,7 +274,7 @@ impl Desired {
         let now = self.now;
         let state = self.services.entry(identity).or_default();
         let issued = state.settling.issue(&tables.installed, tracked, now);
-        let candidates = if service.forward == Forward::Gue && tracked {
+        let candidates = if service.forward == Forward::Gue {
             let joining = joining_order(&input, &list, service, &backends, &self.seed)?;
             let coming = joining.as_ref().map(candidates::firsts);
             let firsts = tables.firsts.get_or_init(|| candidates::firsts(&tables.order));

@@ -93,7 +93,6 @@ impl World {
             sorry: false,
         };
         let service = Service {
-            candidates: None,
             name: "web".into(),
             addresses: vec![IpAddr::V4(Ipv4Addr::from(VIP))],
             ports: Ports::Ranges(vec![80..=80]),
