@@ -21,6 +21,8 @@ pub(super) struct Peers {
     resolver: Resolver,
     changes: watch::Receiver<Arc<Snapshot>>,
     peers: BTreeSet<IpAddr>,
+    /// Number of the last call that said who they are.
+    call: u64,
 }
 
 impl Peers {
@@ -30,14 +32,14 @@ impl Peers {
     /// When the kernel gives no socket.
     pub(super) async fn start() -> Result<Self, NetError> {
         let (resolver, changes) = Resolver::start().await?;
-        Ok(Self { resolver, changes, peers: BTreeSet::new() })
+        Ok(Self { resolver, changes, peers: BTreeSet::new(), call: 0 })
     }
 
     /// Replaces the peers.
     pub(super) fn set(&mut self, peers: &[IpAddr]) {
         let peers: BTreeSet<IpAddr> = peers.iter().copied().collect();
         if peers != self.peers {
-            self.resolver.set_targets(peers.clone());
+            self.call = self.resolver.set_targets(peers.clone());
             self.peers = peers;
         }
     }
@@ -50,17 +52,17 @@ impl Peers {
         }
     }
 
-    /// The way to each peer as known now.
-    pub(super) fn ways(&mut self) -> BTreeMap<IpAddr, Way> {
+    /// The way to each peer as known now; `None`: it is being looked for, and one from an earlier agent may still lead
+    /// there.
+    pub(super) fn ways(&mut self) -> BTreeMap<IpAddr, Option<Way>> {
         let snapshot = Arc::clone(&self.changes.borrow_and_update());
-        let way = |peer: &IpAddr| {
-            snapshot.entries.get(peer).and_then(Resolution::next_hop).map(|next| Way {
-                ifindex: next.ifindex,
-                dmac: next.dmac,
-                smac: next.smac,
-                mtu: next.mtu,
-            })
+        let is_complete = snapshot.answers >= self.call && snapshot.pending == 0;
+        let way = |peer: &IpAddr| match snapshot.entries.get(peer).and_then(Resolution::next_hop) {
+            Some(next) => {
+                Some(Way { ifindex: next.ifindex, dmac: next.dmac, smac: next.smac, mtu: next.mtu })
+            }
+            None => is_complete.then_some(Way::UNKNOWN),
         };
-        self.peers.iter().map(|peer| (*peer, way(peer).unwrap_or(Way::UNKNOWN))).collect()
+        self.peers.iter().map(|peer| (*peer, way(peer))).collect()
     }
 }

@@ -118,17 +118,21 @@ impl AgentMaps {
         Ok(true)
     }
 
-    /// Makes the map of peers hold exactly these.
+    /// Makes the map of peers hold exactly these; a peer whose way is being looked for keeps the one that is there.
     ///
     /// # Errors
     /// [`DataplaneError::Map`]; what was changed until then stays.
-    pub fn set_peers(&mut self, peers: &BTreeMap<IpAddr, Way>) -> Result<(), DataplaneError> {
+    pub fn set_peers(&mut self, peers: &BTreeMap<IpAddr, Option<Way>>) -> Result<(), DataplaneError> {
         const NAME: &str = maps::PEERS;
-        let wanted: BTreeMap<[u8; 16], Peer> =
-            peers.iter().map(|(address, way)| (vip_key(*address), way.record())).collect();
         let map = self.ebpf.map_mut(NAME).ok_or(DataplaneError::Object { what: NAME })?;
         let mut map: HashMap<&mut MapData, [u8; 16], Peer> = HashMap::try_from(map).map_err(error(NAME))?;
         let found: BTreeMap<[u8; 16], Peer> = map.iter().collect::<Result<_, _>>().map_err(error(NAME))?;
+        let record = |(address, way): (&IpAddr, &Option<Way>)| {
+            let key = vip_key(*address);
+            let kept = || found.get(&key).copied().unwrap_or_else(|| Way::UNKNOWN.record());
+            (key, way.map_or_else(kept, |way| way.record()))
+        };
+        let wanted: BTreeMap<[u8; 16], Peer> = peers.iter().map(record).collect();
         for key in found.keys().filter(|key| !wanted.contains_key(*key)) {
             map.remove(key).map_err(error(NAME))?;
         }
