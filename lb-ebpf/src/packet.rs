@@ -1,6 +1,10 @@
 //! The frame: the only file with packet pointers.
 
-use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use lb_common::datapath::{Cut, Packet};
 
 /// The frame of an XDP context.
@@ -159,6 +163,13 @@ impl Packet for Frame {
     #[inline(always)]
     fn look_again(&mut self) {
         self.ctx = core::hint::black_box(self.ctx);
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) {
+        let more = (length as i32).wrapping_sub(self.length() as i32);
+        // SAFETY: as in `adjust_head`; the offset is negative, so nothing that was not written comes into sight.
+        unsafe { bpf_xdp_adjust_tail(self.ctx, more) };
     }
 
     #[inline(always)]

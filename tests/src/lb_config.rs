@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use lb_userspace::config::{Affinity, Announce, Forward, Protocol, Rate, Tracking, XdpMode};
+use lb_userspace::config::{Affinity, Announce, Forward, OnFailure, Protocol, Rate, Tracking, XdpMode};
 use serde::Serialize;
 
 use crate::topology::{World, world::Host};
@@ -66,6 +66,11 @@ pub struct Service {
     /// `settle`; absent: the default of the protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settle: Option<String>,
+    /// `slow_start`; absent: the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    /// `on_failure`.
+    pub on_failure: OnFailure,
     /// `[service.health]`.
     pub health: Health,
     /// `[service.limit]`.
@@ -197,6 +202,8 @@ impl LbConfig {
             forward,
             tracking: None,
             settle: None,
+            slow_start: None,
+            on_failure: OnFailure::Rehash,
             health: Health::default(),
             limit: None,
             backends: backends.collect(),
@@ -249,6 +256,8 @@ mod tests {
                 forward: Forward::L2,
                 tracking: None,
                 settle: None,
+                slow_start: None,
+                on_failure: OnFailure::Rehash,
                 health: Health::default(),
                 limit: Some(Limit { anonymous: Rate { rate: 1000, burst: 50 } }),
                 backends: vec![Backend {

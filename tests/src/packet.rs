@@ -268,6 +268,28 @@ impl Packet {
         self
     }
 
+    /// TCP sequence and acknowledgement number.
+    pub fn numbers(mut self, sequence: u32, acknowledgement: u32) -> Self {
+        if let Transport::Tcp(header) = &mut self.transport {
+            (header.sequence_number, header.acknowledgment_number) = (sequence, acknowledgement);
+        }
+        self
+    }
+
+    /// TCP window.
+    pub fn window(mut self, bytes: u16) -> Self {
+        if let Transport::Tcp(header) = &mut self.transport {
+            header.window_size = bytes;
+        }
+        self
+    }
+
+    /// Another identification of IPv4.
+    pub fn identification(mut self, number: u16) -> Self {
+        self.identification = number;
+        self
+    }
+
     /// UDP without a checksum.
     pub fn no_checksum(mut self) -> Self {
         if let Transport::Udp { checksum, .. } = &mut self.transport {

@@ -3,6 +3,12 @@
 #[cfg(test)]
 #[path = "connections/drain.rs"]
 mod drain;
+#[cfg(test)]
+#[path = "connections/failure.rs"]
+mod failure;
+#[cfg(test)]
+#[path = "connections/slow_start.rs"]
+mod slow_start;
 
 #[cfg(test)]
 mod tests {

@@ -42,9 +42,9 @@ const WORLDS: [(World, usize); 2] = [(World::Main, 85), (World::Agent, 15)];
 /// What frames of a world must reach, or they prove nothing.
 fn reachable(world: World) -> Vec<Kind> {
     use Reason::{
-        ArpReply, Decapsulated, Fragment, Malformed, MalformedTunnel, NeighbourReply, NoBackend, NoNextHop,
-        NoSuchPort, NotIp, NotService, NotTranslatable, NotTunnel, ReplyByKernel, TooBig,
-        UnknownTunnelSource,
+        ArpReply, ConnectionReset, Decapsulated, Fragment, Malformed, MalformedTunnel, NeighbourReply,
+        NoBackend, NoNextHop, NoSuchPort, NotIp, NotService, NotTranslatable, NotTunnel, ReplyByKernel,
+        TooBig, UnknownTunnelSource,
     };
     let reasons: &[Reason] = match world {
         World::Agent => &[NotTunnel, Decapsulated, UnknownTunnelSource, MalformedTunnel],
@@ -61,6 +61,7 @@ fn reachable(world: World) -> Vec<Kind> {
             ReplyByKernel,
             ArpReply,
             NeighbourReply,
+            ConnectionReset,
         ],
     };
     let forwarded = (world != World::Agent).then_some(Kind::Forwarded);

@@ -102,6 +102,8 @@ reasons! {
     SecondChance = 25, "second_chance", Delivered;
     /// Agent: taken out although no candidate knew the connection, so that the kernel tells the client.
     Stranded = 26, "stranded", Delivered;
+    /// A TCP segment of a connection whose backend is gone, for a service that resets such connections.
+    ConnectionReset = 27, "connection_reset", Answered;
 }
 
 impl Reason {

@@ -70,6 +70,8 @@ pub mod service_flags {
     pub const LIMIT_FINE_CLOCK: u8 = 1;
     /// Packets of TCP name the candidates of their slot.
     pub const CANDIDATES: u8 = 2;
+    /// TCP connections whose member is not alive are answered with a reset.
+    pub const RESET_LOST: u8 = 4;
 }
 
 /// A cell of `VIPS6`; `vip` 0 = empty.

@@ -154,9 +154,12 @@ pub(super) fn deliver<P: Packet, T: Ways<P>, A: Address>(
     let member = if slot.is_decided(service) {
         slot.value & slot::MEMBER
     } else {
-        let kind = if flow.is_headless { track::packet::DATA } else { parse::kind(packet, network) };
+        let kind = if flow.is_headless { track::packet::DATA } else { parse::kind(packet, service, network) };
         tables.track(globals, service, lookup::query(globals, service, network, ports, slot, kind))
     };
+    if member & track::LOST != 0 {
+        return Verdict::detour(Way::Reset, network.transport as u32);
+    }
     let backend = match lookup::member(tables, service, member) {
         Ok(backend) => backend,
         Err(reason) => return Verdict::drop(reason),

@@ -18,6 +18,7 @@ mod nat;
 mod odd;
 mod packet;
 mod parse;
+mod reset;
 mod tables;
 mod tagged;
 pub mod track;

@@ -29,6 +29,10 @@ pub trait Packet {
     /// Takes the first `N` bytes away. Fails without effect when the frame is shorter.
     fn shrink<const N: usize>(&mut self) -> Result<(), Cut>;
 
+    /// Takes everything behind the first `length` bytes away, of which the frame has more. A driver that cannot leaves
+    /// the frame as it is.
+    fn truncate(&mut self, length: usize);
+
     /// Bytes before the start of the frame that are out of sight.
     fn skipped(&self) -> usize;
 

@@ -5,7 +5,7 @@ use super::{
     track::packet,
 };
 use crate::{
-    abi::Reason,
+    abi::{Reason, Service, service_flags},
     wire::{be16, ethernet, ipv4, ipv6, protocol, word, words},
 };
 
@@ -227,11 +227,8 @@ pub(super) fn ports<P: Packet, A>(packet: &P, network: &Network<A>) -> Result<Po
 ///
 /// Called only for packets whose ports were read: a TCP header is whole then.
 #[inline(always)]
-pub(super) fn kind<P: Packet, A>(packet: &P, network: &Network<A>) -> u8 {
-    const FIN: u8 = 1;
-    const SYN: u8 = 2;
-    const RST: u8 = 4;
-    const ACK: u8 = 16;
+pub(super) fn kind<P: Packet, A>(packet: &P, service: &Service, network: &Network<A>) -> u8 {
+    use crate::wire::tcp::{ACK, FIN, RST, SYN};
     if network.protocol != protocol::TCP {
         return packet::DATA;
     }
@@ -241,6 +238,8 @@ pub(super) fn kind<P: Packet, A>(packet: &P, network: &Network<A>) -> u8 {
         packet::SYN
     } else if flags & (FIN | RST) != 0 {
         packet::CLOSE
+    } else if service.flags & service_flags::RESET_LOST != 0 && flags & ACK != 0 {
+        packet::RESETTABLE
     } else {
         packet::DATA
     }

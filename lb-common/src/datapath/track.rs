@@ -144,7 +144,12 @@ pub mod packet {
     pub const DATA: u8 = 1;
     /// TCP FIN or RST.
     pub const CLOSE: u8 = 2;
+    /// TCP in mid-connection, of a service that answers with a reset where the connection is lost.
+    pub const RESETTABLE: u8 = 3;
 }
+
+/// Bit of what [`select`] says, above the member: the packet is [`packet::RESETTABLE`], and its connection is lost.
+pub const LOST: u16 = 1 << 15;
 
 /// A cell of `SLOT_META`: two slots, `stamp(16) | old owner(16)` each, the first in the low half.
 pub mod meta {
@@ -171,7 +176,8 @@ pub fn seconds(globals: &Globals, jiffies: u64) -> u16 {
     (jiffies.wrapping_mul(u64::from(globals.seconds_mult)) >> 32) as u16 & entry::TIME
 }
 
-/// Which member gets the packet. Never fails: without room for an entry the answer is the same, only not remembered.
+/// Which member gets the packet, or [`LOST`]. Never fails: without room for an entry the answer is the same, only not
+/// remembered.
 #[inline(always)]
 pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16, query: Query) -> u16 {
     let owner = query.slot & slot::MEMBER;
@@ -200,12 +206,15 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
     }
     let is_unsettled = state == slot::UNSETTLED;
     let mut member = owner;
+    // Its member is gone.
+    let mut is_lost = found.is_some_and(|(_, old)| !is_expired(lives, old, now));
     if is_unsettled && !is_new {
         let before = tables.slot_meta(query.index).map_or(owner, meta::old);
         let is_there = is_alive(tables, service, before);
         if is_there {
             member = before;
         }
+        is_lost |= !is_there;
         if found.is_none() {
             tables.count_flow(if is_there { FlowEvent::Inherited } else { FlowEvent::Rehashed });
         }
@@ -215,6 +224,10 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
         && !is_new
     {
         tables.count_flow(if is_expired(lives, old, now) { FlowEvent::Expired } else { FlowEvent::Rehashed });
+    }
+    if is_lost && query.packet == packet::RESETTABLE {
+        // What is known stays: the next packet of this connection gets the same answer.
+        return owner | LOST;
     }
     if is_unsettled || service.tracking == tracking::ALWAYS {
         let kind = if is_new { entry::SYN } else { entry::PROBATION };

@@ -12,6 +12,7 @@ use super::{
     nat::{self, Route, Wanted},
     odd,
     packet::Packet,
+    reset,
     tables::Tables,
     tagged,
     verdict::Verdict,
@@ -52,6 +53,8 @@ ways! {
     Reply = 7;
     /// To a backend behind NAT; the argument is its element of `BACKENDS`.
     Translate = 8;
+    /// A TCP segment of a connection whose backend is gone; the argument is where its TCP header is.
+    Reset = 9;
 }
 
 /// The tables of a program that has the rare ways for packets of kind `P`.
@@ -113,6 +116,7 @@ pub fn take<P: Packet, T: Ways<P>>(
         Way::Echo => echo::answer(packet, argument),
         Way::Reply => nat::reply(packet, tables, ingress),
         Way::Translate => nat::to_backend(packet, tables, argument, ingress),
+        Way::Reset => reset::answer(packet, argument),
     }
 }
 

@@ -40,6 +40,20 @@ pub mod udp {
     pub const HEADER: usize = 8;
 }
 
+/// TCP (RFC 9293).
+pub mod tcp {
+    /// Bytes of a header without options.
+    pub const HEADER: usize = 20;
+    /// FIN of the flags, which are byte 13.
+    pub const FIN: u8 = 1;
+    /// SYN.
+    pub const SYN: u8 = 2;
+    /// RST.
+    pub const RST: u8 = 4;
+    /// ACK.
+    pub const ACK: u8 = 16;
+}
+
 /// Generic UDP Encapsulation, variant 0 (draft-ietf-intarea-gue-09 section 3).
 pub mod gue {
     use super::{ipv4, ipv6, udp};

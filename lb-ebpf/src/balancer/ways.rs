@@ -23,6 +23,7 @@ impl Ways<Frame> for Maps {
             Way::Echo => way_echo(context, skipped, argument),
             Way::Reply => way_reply(context, skipped),
             Way::Translate => way_translate(context, skipped, argument),
+            Way::Reset => way_reset(context, skipped, argument),
         };
         let verdict = Verdict::from_bits(bits, bytes);
         if verdict.way().is_some() {
@@ -83,4 +84,5 @@ macro_rules! ways_told {
 ways_told! {
     way_echo = Echo;
     way_translate = Translate;
+    way_reset = Reset;
 }

@@ -118,13 +118,7 @@ fn is_of_agent(reason: Reason) -> bool {
     };
     matches!(
         reason,
-        NotTunnel
-            | Decapsulated
-            | UnknownTunnelSource
-            | MalformedTunnel
-            | HandedOn
-            | SecondChance
-            | Stranded
+        NotTunnel | Decapsulated | UnknownTunnelSource | MalformedTunnel | HandedOn | SecondChance | Stranded
     )
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn sample_status() -> Status {
         since: Timestamp::from_unix(NOW - since),
         next_hop: "resolved".into(),
         flows: None,
+        slow_start: None,
         slots: 10_921,
         share: 0.666_687,
         packets: 100_000,

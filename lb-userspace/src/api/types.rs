@@ -158,6 +158,9 @@ pub struct BackendStatus {
     pub next_hop: String,
     /// Remembered flows; `null` while the service tracks none.
     pub flows: Option<u64>,
+    /// Percent of its slots that it takes while it warms up (`slow_start`); `null` when it takes all of them, or nothing.
+    #[serde(default)]
+    pub slow_start: Option<u8>,
     /// Slots that it owns now.
     pub slots: u32,
     /// `slots` as a part of the service's table, 0 to 1.

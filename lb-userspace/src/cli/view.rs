@@ -222,11 +222,13 @@ fn backend(name: String, b: &BackendStatus, look: &Look) -> Vec<Cell> {
             Style::Notice
         }
     };
-    let why = match (b.reason.as_str(), b.next_hop.as_str()) {
-        (reason, "resolved") => reason.to_owned(),
-        ("", hop) => format!("next hop: {hop}"),
-        (reason, hop) => format!("{reason}; next hop: {hop}"),
-    };
+    let next_hop = (b.next_hop != "resolved").then(|| format!("next hop: {}", b.next_hop));
+    let slow_start = b.slow_start.map(|percent| format!("slow start: takes {percent} % of its slots"));
+    let why: Vec<String> = [Some(b.reason.clone()), slow_start, next_hop]
+        .into_iter()
+        .flatten()
+        .filter(|why| !why.is_empty())
+        .collect();
     vec![
         name.into(),
         address.into(),
@@ -237,7 +239,7 @@ fn backend(name: String, b: &BackendStatus, look: &Look) -> Vec<Cell> {
         b.flows.map_or("-".into(), count).into(),
         count(b.packets).into(),
         bytes(b.bytes).into(),
-        why.into(),
+        why.join("; ").into(),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::types::{
-    AdminState, Affinity, Announce, Check, Forward, Health, Mass, Protocol, Tracking, XdpMode,
+    AdminState, Affinity, Announce, Check, Forward, Health, Mass, OnFailure, Protocol, Tracking, XdpMode,
 };
 
 /// `daemon.xdp_mode` and `agent.xdp_mode`: native where the driver can, generic otherwise, and said.
@@ -28,6 +28,10 @@ pub const TABLE_SLOTS: u32 = 16_381;
 pub const SETTLE_TCP: Duration = Duration::from_secs(15 * 60);
 /// `service.settle` for UDP alone.
 pub const SETTLE_UDP: Duration = Duration::from_secs(60);
+/// `service.slow_start`: none.
+pub const SLOW_START: Duration = Duration::ZERO;
+/// `service.on_failure`: nothing is answered in the name of a backend that nobody asked for it.
+pub const ON_FAILURE: OnFailure = OnFailure::Rehash;
 /// `backend.weight`: leaves room on both sides.
 pub const WEIGHT: u16 = 100;
 /// `backend.state`.

@@ -1,4 +1,4 @@
-//! The tables and keys of `lb.toml`: what is known, what another version knows, and how places are called.
+//! The tables and keys of `lb.toml`: what is known, and how places are called.
 //!
 //! The reader refuses every key that is not here, and a test demands that the reader looks at every key that is.
 
@@ -13,16 +13,13 @@ pub(super) struct TableKeys {
     pub(super) heading: &'static str,
     /// What may stand in it.
     pub(super) known: &'static [&'static str],
-    /// Keys of the contract that this version cannot do: refused with other words than a typo.
-    pub(super) later: &'static [&'static str],
 }
 
 /// The key whose value no message repeats.
 pub(super) const SECRET: &str = "hash_seed";
 
 /// The file itself.
-pub(super) const FILE: TableKeys =
-    TableKeys { heading: "lb.toml", known: &["daemon", "service", "agent"], later: &[] };
+pub(super) const FILE: TableKeys = TableKeys { heading: "lb.toml", known: &["daemon", "service", "agent"] };
 /// `[daemon]`.
 pub(super) const DAEMON: TableKeys = TableKeys {
     heading: "[daemon]",
@@ -37,14 +34,11 @@ pub(super) const DAEMON: TableKeys = TableKeys {
         "limit_table",
         "listen",
     ],
-    later: &[],
 };
 /// `[daemon] flow_table`.
-pub(super) const FLOW_TABLE: TableKeys =
-    TableKeys { heading: "[daemon.flow_table]", known: &["capacity"], later: &[] };
+pub(super) const FLOW_TABLE: TableKeys = TableKeys { heading: "[daemon.flow_table]", known: &["capacity"] };
 /// `[daemon] limit_table`.
-pub(super) const LIMIT_TABLE: TableKeys =
-    TableKeys { heading: "[daemon.limit_table]", known: &["capacity"], later: &[] };
+pub(super) const LIMIT_TABLE: TableKeys = TableKeys { heading: "[daemon.limit_table]", known: &["capacity"] };
 /// `[[service]]`.
 pub(super) const SERVICE: TableKeys = TableKeys {
     heading: "[[service]]",
@@ -57,12 +51,13 @@ pub(super) const SERVICE: TableKeys = TableKeys {
         "forward",
         "tracking",
         "settle",
+        "slow_start",
+        "on_failure",
         "table_slots",
         "health",
         "limit",
         "backend",
     ],
-    later: &["slow_start"],
 };
 /// `[service.health]`.
 pub(super) const HEALTH: TableKeys = TableKeys {
@@ -87,25 +82,21 @@ pub(super) const HEALTH: TableKeys = TableKeys {
         "min_ready",
         "via",
     ],
-    later: &[],
 };
 /// `[service.limit]`.
-pub(super) const LIMIT: TableKeys =
-    TableKeys { heading: "[service.limit]", known: &["anonymous"], later: &[] };
+pub(super) const LIMIT: TableKeys = TableKeys { heading: "[service.limit]", known: &["anonymous"] };
 /// `[service.limit] anonymous`.
 pub(super) const ANONYMOUS: TableKeys =
-    TableKeys { heading: "[service.limit.anonymous]", known: &["rate", "burst"], later: &[] };
+    TableKeys { heading: "[service.limit.anonymous]", known: &["rate", "burst"] };
 /// `[[service.backend]]`.
 pub(super) const BACKEND: TableKeys = TableKeys {
     heading: "[[service.backend]]",
     known: &["name", "address", "port", "weight", "state", "sorry"],
-    later: &[],
 };
 /// `[agent]`.
 pub(super) const AGENT: TableKeys = TableKeys {
     heading: "[agent]",
     known: &["interface", "vips", "tunnel_sources", "gue_port", "peers", "xdp_mode"],
-    later: &[],
 };
 
 /// All of them, in the order of the documentation.

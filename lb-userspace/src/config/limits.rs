@@ -39,6 +39,8 @@ pub const FLOW_CAPACITY: RangeInclusive<u32> = 1 << 10..=1 << 28;
 pub const LIMIT_CAPACITY: RangeInclusive<u32> = 1 << 10..=1 << 26;
 /// `settle`. The upper end is below half a turn of the 14-bit clock, in seconds, of flow entries.
 pub const SETTLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(2 * 3600);
+/// `slow_start`.
+pub const SLOW_START: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 /// `weight` of a backend.
 pub const WEIGHT: RangeInclusive<u16> = 0..=u16::MAX;
 /// A port.

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{
     types::{
-        AdminState, Affinity, Agent, Announce, Backend, Check, Config, Daemon, Forward, Health, Limit, Ports,
-        Protocol, Rate, Service, Tracking, XdpMode,
+        AdminState, Affinity, Agent, Announce, Backend, Check, Config, Daemon, Forward, Health, Limit,
+        OnFailure, Ports, Protocol, Rate, Service, Tracking, XdpMode,
     },
     value::{format_duration, format_expect, format_range},
 };
@@ -64,6 +64,8 @@ struct PrintedService {
     forward: Forward,
     tracking: Tracking,
     settle: String,
+    slow_start: String,
+    on_failure: OnFailure,
     table_slots: u32,
     health: PrintedHealth,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,6 +200,8 @@ impl PrintedService {
             forward: service.forward,
             tracking: service.tracking,
             settle: format_duration(service.settle),
+            slow_start: format_duration(service.slow_start),
+            on_failure: service.on_failure,
             table_slots: service.table_slots,
             health: PrintedHealth::new(&service.health),
             limit: service.limit.map(|Limit { anonymous }| PrintedLimit { anonymous }),

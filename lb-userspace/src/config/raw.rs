@@ -51,6 +51,8 @@ pub(super) struct RawService<'a> {
     pub(super) forward: Field<&'a str>,
     pub(super) tracking: Field<&'a str>,
     pub(super) settle: Field<&'a str>,
+    pub(super) slow_start: Field<&'a str>,
+    pub(super) on_failure: Field<&'a str>,
     pub(super) table_slots: Field<i64>,
     pub(super) health: Option<RawHealth<'a>>,
     pub(super) anonymous: Option<RawRate<'a>>,
@@ -169,6 +171,8 @@ impl<'a> RawService<'a> {
             forward: table.string("forward"),
             tracking: table.string("tracking"),
             settle: table.string("settle"),
+            slow_start: table.string("slow_start"),
+            on_failure: table.string("on_failure"),
             table_slots: table.integer("table_slots"),
             health: table
                 .table("health", Place::Health(who))

@@ -81,11 +81,6 @@ impl<'a> Table<'a> {
             self.problems.add(key.span().start, || {
                 let (place, known) = (self.place, listed(keys.known.iter().copied()));
                 match nearest(name, keys.known.iter().copied()) {
-                    _ if keys.later.contains(&name) => {
-                        format!(
-                            "{place}: {name} is not available in this version (known: {known}); remove it"
-                        )
-                    }
                     Some(near) => format!("{place}: unknown key {}; did you mean {near}?", quoted(name)),
                     None => format!("{place}: unknown key {} (known: {known})", quoted(name)),
                 }

@@ -115,6 +115,10 @@ pub struct Service {
     pub tracking: Tracking,
     /// `settle`: how long a slot that changed owner asks the flow table. Default 15 min TCP, 60 s UDP.
     pub settle: Duration,
+    /// `slow_start`: how long a backend that becomes ready beside others takes to all of its slots; zero: at once.
+    pub slow_start: Duration,
+    /// `on_failure`.
+    pub on_failure: OnFailure,
     /// `table_slots`: a prime, 251 to 1,048,573. Default 16,381.
     pub table_slots: u32,
     /// `[service.health]`.
@@ -185,6 +189,17 @@ pub enum Tracking {
     Always,
     /// None.
     Never,
+}
+
+/// What becomes of TCP connections whose backend failed, was removed or is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Their packets go to another backend, whose kernel answers with a reset.
+    #[default]
+    Rehash,
+    /// The balancer answers with a reset.
+    Reset,
 }
 
 /// `[service.limit]`.

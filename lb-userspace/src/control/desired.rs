@@ -17,7 +17,7 @@ use super::{
     model::{Hop, Member, Service, Snapshot},
     rendezvous::Rendezvous,
     settling::{Counts, Seconds, Settling},
-    table,
+    slow_start, table,
 };
 use crate::config::{
     AdminState, Announce, Backend, Config, Forward, Seed, Service as ServiceConfig, Tracking,
@@ -50,6 +50,8 @@ pub trait View {
     fn joining(&self, service: &str, backend: &str) -> bool;
     /// The way to an address, if it is known.
     fn hop(&self, address: IpAddr) -> Option<Hop>;
+    /// `CLOCK_REALTIME` in seconds, which [`Condition::since`] is compared with.
+    fn unix_time(&self) -> u64;
 }
 
 /// What a service's table is built from: equal inputs, equal table.
@@ -66,8 +68,32 @@ struct Tables {
     base: Arc<[u16]>,
     /// First members of each slot's order, once a service wants them.
     firsts: Arc<OnceLock<Vec<[u16; 4]>>>,
-    available: Vec<bool>,
+    taking: Taking,
     installed: Arc<[u16]>,
+}
+
+/// Which members take traffic, by index, and how much of their share ([`slow_start::levels`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Taking {
+    available: Vec<bool>,
+    levels: Vec<u8>,
+}
+
+impl Taking {
+    /// Whether the member at `index` takes all of its slots.
+    fn is_whole(&self, index: u16) -> bool {
+        let index = usize::from(index);
+        self.available.get(index) == Some(&true) && self.levels.get(index) == Some(&slow_start::STEPS)
+    }
+
+    /// Whether a slot stays with its owner.
+    fn keeps(&self, slot: u32, owner: u16, members: &[(u64, u32)]) -> bool {
+        let index = usize::from(owner);
+        let (Some(true), Some(level)) = (self.available.get(index), self.levels.get(index)) else {
+            return false;
+        };
+        members.get(index).is_some_and(|(identity, _)| slow_start::takes(*identity, slot, *level))
+    }
 }
 
 /// What is remembered of a service between snapshots.
@@ -79,6 +105,8 @@ struct ServiceState {
     settle: u16,
     /// Who takes traffic, and why, as it was decided last.
     decision: Decision,
+    /// Who, and how much, by index.
+    taking: Taking,
 }
 
 /// Whose index this is.
@@ -269,10 +297,12 @@ impl Desired {
             members: list.iter().map(|id| weight(id).unwrap_or_default()).collect(),
             slots: service.table_slots,
         };
-        let tables = self.tables(&service.name, &input, available, used)?;
+        let taking = warm_up(service, &members, &input, available, view.unix_time());
+        let tables = self.tables(&service.name, &input, taking, used)?;
         let tracked = service.tracking != Tracking::Never;
         let now = self.now;
         let state = self.services.entry(identity).or_default();
+        state.taking.clone_from(&tables.taking);
         let issued = state.settling.issue(&tables.installed, tracked, now);
         let candidates = if service.forward == Forward::Gue {
             let joining = joining_order(&input, &list, service, &backends, &self.seed)?;
@@ -293,6 +323,7 @@ impl Desired {
             table: issued.slots,
             old: issued.old,
             tracking: service.tracking,
+            on_failure: service.on_failure,
             settle,
             members,
         })
@@ -303,16 +334,30 @@ impl Desired {
         self.services.get(&service).map(|state| &state.decision)
     }
 
+    /// Percent of its slots that a member takes, by its index, while it warms up; else `None`.
+    pub fn slow_start_percent(&self, service: u64, index: usize) -> Option<u8> {
+        let taking = &self.services.get(&service)?.taking;
+        let level = *taking.levels.get(index).filter(|level| **level < slow_start::STEPS)?;
+        taking.available.get(index).filter(|available| **available)?;
+        Some(slow_start::percent(level))
+    }
+
+    /// Whether time alone will give some member more slots than in the last snapshot.
+    pub fn is_warming_up(&self) -> bool {
+        let mut levels = self.services.values().flat_map(|state| &state.taking.levels);
+        levels.any(|level| *level < slow_start::STEPS)
+    }
+
     /// The tables of these members with this health: from the cache, patched, or built.
     fn tables(
         &mut self,
         name: &str,
         input: &TableInput,
-        available: Vec<bool>,
+        taking: Taking,
         used: &mut HashMap<TableInput, Tables>,
     ) -> Result<Tables, TableError> {
         let cached = used.get(input).or_else(|| self.tables.get(input));
-        if let Some(tables) = cached.filter(|t| t.available == available) {
+        if let Some(tables) = cached.filter(|t| t.taking == taking) {
             let tables = tables.clone();
             used.insert(input.clone(), tables.clone());
             return Ok(tables);
@@ -327,14 +372,17 @@ impl Desired {
                 (Arc::new(order), base, Arc::default())
             }
         };
-        let installed = if available.iter().all(|a| *a) {
+        let count = input.members.len() as u16;
+        let installed = if (0..count).all(|index| taking.is_whole(index)) {
             Arc::clone(&base)
         } else {
             let mut installed = Vec::new();
-            table::apply_health(&order, &base, &available, &mut installed, &mut self.scratch);
+            let keeps = |slot, owner| taking.keeps(slot, owner, &input.members);
+            let whole = |member| taking.is_whole(member);
+            table::hand_on(&order, &base, keeps, whole, &mut installed, &mut self.scratch);
             Arc::from(installed)
         };
-        let tables = Tables { order, base, firsts, available, installed };
+        let tables = Tables { order, base, firsts, taking, installed };
         used.insert(input.clone(), tables.clone());
         Ok(tables)
     }
@@ -417,6 +465,23 @@ fn numbered(members: &[(u64, u32)]) -> Vec<maglev::Member> {
         weight: *weight,
     };
     (0u64..).zip(members).map(member).collect()
+}
+
+/// How much of their share those take that are available. Somebody with a weight always takes all of its own: the slots
+/// of the others need a stand-in.
+fn warm_up(
+    service: &ServiceConfig,
+    members: &[Option<Member>],
+    input: &TableInput,
+    available: Vec<bool>,
+    now: u64,
+) -> Taking {
+    let since = |((member, (_, weight)), available): ((&Option<Member>, &(u64, u32)), &bool)| {
+        member.as_ref().filter(|m| *available && *weight > 0 && m.health == READY).map(|m| m.since)
+    };
+    let ready_since: Vec<_> = members.iter().zip(&input.members).zip(&available).map(since).collect();
+    let levels = slow_start::levels(&ready_since, service.slow_start.as_secs(), now);
+    Taking { available, levels }
 }
 
 /// New members take the lowest free index, in the order of their identity, so that balancers that saw the same changes

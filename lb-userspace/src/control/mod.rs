@@ -14,4 +14,5 @@ pub mod reconcile;
 pub mod rendezvous;
 pub mod settling;
 mod share;
+pub mod slow_start;
 pub mod table;

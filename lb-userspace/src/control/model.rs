@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use crate::config::{Affinity, Forward, Ports, Protocol, Rate, Tracking};
+use crate::config::{Affinity, Forward, OnFailure, Ports, Protocol, Rate, Tracking};
 
 /// Everything that one generation holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +42,8 @@ pub struct Service {
     pub candidates: Option<Arc<[u64]>>,
     /// When flows are remembered.
     pub tracking: Tracking,
+    /// What becomes of TCP connections whose member is not alive.
+    pub on_failure: OnFailure,
     /// Settling time in seconds, 1 to 7,200.
     pub settle: u16,
     /// Members by their index. An index keeps its member as long as the member exists; `None` is a free index.

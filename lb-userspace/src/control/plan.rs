@@ -198,6 +198,8 @@ impl Differences {
         self.field(place, "forward", &old.forward, &new.forward, word);
         self.field(place, "tracking", &old.tracking, &new.tracking, word);
         self.field(place, "settle", &old.settle, &new.settle, debug);
+        self.field(place, "slow_start", &old.slow_start, &new.slow_start, debug);
+        self.field(place, "on_failure", &old.on_failure, &new.on_failure, word);
         self.field(place, "table_slots", &old.table_slots, &new.table_slots, debug);
         self.field(place, "limit", &old.limit, &new.limit, |limit| match limit {
             Some(limit) => format!("{}/s burst {}", limit.anonymous.rate, limit.anonymous.burst),

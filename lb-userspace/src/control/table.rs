@@ -23,10 +23,22 @@ pub fn apply_health(
     scratch: &mut Scratch,
 ) {
     let is_available = |member: Slot| available.get(usize::from(member)).copied().unwrap_or(false);
+    hand_on(order, base, |_, member| is_available(member), is_available, out, scratch);
+}
+
+/// The same, slot by slot: `keeps` says whether a slot's member keeps it, `stands_in` who may take it else.
+pub fn hand_on(
+    order: &Rendezvous,
+    base: &[Slot],
+    keeps: impl Fn(u32, Slot) -> bool,
+    stands_in: impl Fn(Slot) -> bool,
+    out: &mut Vec<Slot>,
+    scratch: &mut Scratch,
+) {
     out.clear();
-    out.extend(base.iter().map(|&member| if is_available(member) { member } else { EMPTY }));
+    out.extend((0..).zip(base).map(|(slot, &member)| if keeps(slot, member) { member } else { EMPTY }));
     if out.contains(&EMPTY) {
-        let stand_ins = order.ranks().iter().copied().filter(|&member| is_available(member));
+        let stand_ins = order.ranks().iter().copied().filter(|&member| stands_in(member));
         race::run(order, stand_ins.map(|member| (member, u32::MAX)), out, scratch);
     }
 }

@@ -111,6 +111,8 @@ pub(super) struct CoreView<'c> {
     pub(super) routes: &'c nexthop::Snapshot,
     pub(super) links: &'c Inventory,
     pub(super) tunnel_sources: &'c [ipnet::IpNet],
+    /// Unix seconds.
+    pub(super) now: u64,
 }
 
 impl View for CoreView<'_> {
@@ -129,6 +131,10 @@ impl View for CoreView<'_> {
     fn hop(&self, address: IpAddr) -> Option<Hop> {
         let next = self.routes.entries.get(&address)?.next_hop()?;
         Some(hops::hop(next, self.tunnel_sources, self.links))
+    }
+
+    fn unix_time(&self) -> u64 {
+        self.now
     }
 }
 
@@ -173,6 +179,7 @@ impl Core {
             routes: &self.routes,
             links: &self.links,
             tunnel_sources: &config.daemon.tunnel_source,
+            now: unix_seconds(SystemTime::now()),
         }
     }
 
@@ -216,7 +223,7 @@ impl Core {
         self.installer.set_time(now);
     }
 
-    /// What time alone changes: slots settle, flows that nothing was seen of are forgotten.
+    /// What time alone changes: slots settle, backends warm up, flows that nothing was seen of are forgotten.
     pub(super) fn tick(&mut self) {
         self.ticks += 1;
         self.set_time();
@@ -225,7 +232,8 @@ impl Core {
             self.repair();
         }
         let installer = &self.installer;
-        if is_due && self.desired.settle(|service, slot| installer.stamp(service, slot)) {
+        let has_settled = is_due && self.desired.settle(|service, slot| installer.stamp(service, slot));
+        if has_settled || self.desired.is_warming_up() {
             self.refresh();
         }
         // Whoever drains watches the figure.
@@ -247,6 +255,7 @@ impl Core {
             routes: &self.routes,
             links: &self.links,
             tunnel_sources: &config.daemon.tunnel_source,
+            now: unix_seconds(SystemTime::now()),
         };
         let snapshot = self.desired.snapshot(config, &view)?;
         if snapshot == self.snapshot && self.generation != 0 && !std::mem::take(&mut self.rewrite) {

@@ -42,6 +42,11 @@ impl View for Ready<'_> {
     fn hop(&self, address: IpAddr) -> Option<Hop> {
         self.view.hop(address)
     }
+
+    /// When everybody has warmed up.
+    fn unix_time(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 impl Core {

@@ -130,7 +130,8 @@ impl Core {
                 let slots = index.and_then(|i| report.as_ref()?.shares.get(i).copied()).unwrap_or_default();
                 let counter = counters.get(&(id, member)).copied().unwrap_or_default();
                 let flows = index.and_then(|i| self.flows(service, id, i));
-                BackendStatus { flows, ..self.backend(service, backend, slots, counter) }
+                let slow_start = index.and_then(|i| self.desired.slow_start_percent(id, i));
+                BackendStatus { flows, slow_start, ..self.backend(service, backend, slots, counter) }
             })
             .collect();
         ServiceStatus {
@@ -188,6 +189,7 @@ impl Core {
             since,
             next_hop,
             flows: None,
+            slow_start: None,
             slots,
             share: f64::from(slots) / f64::from(service.table_slots.max(1)),
             packets: counter.packets,

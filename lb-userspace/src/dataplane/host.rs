@@ -170,6 +170,9 @@ impl Packet for HostPacket {
         self.bytes.drain(self.skipped..self.skipped + N);
         Ok(())
     }
+    fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(self.skipped + length);
+    }
     fn skipped(&self) -> usize {
         self.skipped
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{ABI_VERSION, Control, Globals, Service, ServiceInfo, globals_flags, service_flags, slot},
+    abi::{ABI_VERSION, Control, Globals, Service, ServiceInfo, globals_flags, slot},
     datapath::track::{entry, meta},
 };
 
@@ -517,8 +517,7 @@ impl Installer {
                 affinity: records::affinity(service.affinity),
                 settle: service.settle,
                 tracking: records::tracking(service.tracking),
-                flags: if fine { service_flags::LIMIT_FINE_CLOCK } else { 0 }
-                    | if service.candidates.is_some() { service_flags::CANDIDATES } else { 0 },
+                flags: records::flags(service, fine),
                 id: installed.number,
                 sole: lookup_tables::sole_ports(service).unwrap_or_default(),
                 ..Service::default()

@@ -9,22 +9,28 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
 
-use lb_common::datapath::{Cause, balance, track::FlowEvent};
+use lb_common::{
+    abi::slot,
+    datapath::{Cause, balance, track::FlowEvent},
+};
 
 use super::{Capacity, Clock, Grace, HostPacket, HostTables, Installer, Memory, Swept};
 use crate::{
     config::{
-        AdminState, Affinity, Backend, Check, Config, Forward, Health, Ports, Protocol, Seed, Service,
-        Tracking,
+        AdminState, Affinity, Backend, Check, Config, Forward, Health, OnFailure, Ports, Protocol, Seed,
+        Service, Tracking,
     },
     control::{
         desired::{Condition, Desired, FAILED, READY, View},
         model::{Hop, Member},
     },
 };
+
+mod slow_start;
 
 const CLOCK: Clock = Clock { ticks_per_second: 250, jiffies: 0, nanoseconds: 0 };
 const SETTLE: u64 = 120;
@@ -54,20 +60,30 @@ struct Flow {
     port: u16,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct World {
     /// Backend number → failed.
     backends: BTreeMap<u8, bool>,
     drained: BTreeSet<u8>,
+    /// Unix seconds since when a backend is what it is; absent: for ever.
+    since: BTreeMap<u8, u64>,
+    slow_start: Duration,
+    /// Unix seconds.
+    now: u64,
 }
 
 impl View for World {
     fn condition(&self, _: &str, backend: &str) -> Condition {
-        let failed = backend.parse().ok().and_then(|n: u8| self.backends.get(&n)).copied().unwrap_or(true);
-        Condition { health: if failed { FAILED } else { READY }, since: 0 }
+        let number: u8 = backend.parse().unwrap_or_default();
+        let failed = self.backends.get(&number).copied().unwrap_or(true);
+        let since = self.since.get(&number).copied().unwrap_or_default();
+        Condition { health: if failed { FAILED } else { READY }, since }
     }
     fn joining(&self, _: &str, _: &str) -> bool {
         false
+    }
+    fn unix_time(&self) -> u64 {
+        self.now
     }
     fn hop(&self, address: IpAddr) -> Option<Hop> {
         let IpAddr::V4(address) = address else { return None };
@@ -101,6 +117,8 @@ impl World {
             forward: Forward::L2,
             tracking,
             settle: Duration::from_secs(SETTLE),
+            slow_start: self.slow_start,
+            on_failure: OnFailure::Rehash,
             table_slots: 1009,
             health: Health {
                 check: Check::None,
@@ -162,6 +180,8 @@ struct Balancer {
     now: u64,
     /// The service, and its backends by index.
     members: (u64, Vec<Option<u8>>),
+    /// Its table.
+    table: Arc<[u16]>,
     /// By number of the event.
     events: [u64; FlowEvent::ALL.len()],
 }
@@ -184,6 +204,7 @@ impl Balancer {
             installer: Some(installer),
             now: 0,
             members: Default::default(),
+            table: Arc::default(),
             events: Default::default(),
         }
     }
@@ -209,6 +230,13 @@ impl Balancer {
         let service = &snapshot.services[0];
         let backend = |m: &Option<Member>| m.as_ref().and_then(|m| Some(m.hop?.dmac[5]));
         self.members = (service.identity, service.members.iter().map(backend).collect());
+        self.table = Arc::clone(&service.table);
+    }
+
+    /// The backend that owns each slot.
+    fn owners(&self) -> Vec<Option<u8>> {
+        let owner = |value: &u16| *self.members.1.get(usize::from(value & slot::MEMBER))?;
+        self.table.iter().map(owner).collect()
     }
 
     fn tick(&mut self, world: &World, tracking: Tracking) {
@@ -286,7 +314,7 @@ struct Report {
 
 fn play(seed: u64, tracking: Tracking, flood: usize, steps: u64, flow_buckets: u32) -> Report {
     let mut random = Random(seed);
-    let mut world = World { backends: (1..=10).map(|n| (n, false)).collect(), drained: BTreeSet::new() };
+    let mut world = World { backends: (1..=10).map(|n| (n, false)).collect(), ..World::default() };
     let mut balancer = Balancer::new(flow_buckets);
     balancer.set_time(5);
     balancer.install(&world, tracking);
@@ -405,7 +433,7 @@ fn without_tracking_changes_break_connections() {
 #[test]
 fn sweeping_counts_and_removes() {
     let mut balancer = Balancer::new(64);
-    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), drained: BTreeSet::new() };
+    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), ..World::default() };
     balancer.set_time(100);
     balancer.install(&world, Tracking::Always);
     let mut owners = HashMap::new();
@@ -433,7 +461,7 @@ fn sweeping_counts_and_removes() {
 #[test]
 fn events_of_flows_are_counted() {
     let mut balancer = Balancer::new(64);
-    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), drained: BTreeSet::new() };
+    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), ..World::default() };
     balancer.set_time(100);
     balancer.install(&world, Tracking::Changes);
     let flows: Vec<Flow> = (1..=60).map(|port| Flow { source: 0xc612_0001, port }).collect();
@@ -468,7 +496,7 @@ fn events_of_flows_are_counted() {
 #[test]
 fn the_last_ack_does_not_bring_a_connection_back() {
     let mut balancer = Balancer::new(64);
-    let world = World { backends: BTreeMap::from([(1, false)]), drained: BTreeSet::new() };
+    let world = World { backends: BTreeMap::from([(1, false)]), ..World::default() };
     balancer.set_time(100);
     balancer.install(&world, Tracking::Always);
     let flow = Flow { source: 0xc612_0001, port: 7 };
@@ -490,7 +518,7 @@ fn the_last_ack_does_not_bring_a_connection_back() {
 /// A balancer of three backends, and flows whose slots the first one owned until it was drained a moment ago.
 fn drained() -> (Balancer, World, Vec<Flow>) {
     let mut balancer = Balancer::new(64);
-    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), drained: BTreeSet::new() };
+    let mut world = World { backends: (1..=3).map(|n| (n, false)).collect(), ..World::default() };
     balancer.set_time(100);
     balancer.install(&world, Tracking::Changes);
     let flows = (1..=60).map(|port| Flow { source: 0xc612_0001, port });

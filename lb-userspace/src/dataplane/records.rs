@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 
 use lb_common::{
-    abi::{self, BackendInfo, affinity, backend_flags, forward, tracking},
+    abi::{self, BackendInfo, affinity, backend_flags, forward, service_flags, tracking},
     datapath::limit,
     wire::checksum,
 };
 
 use super::memory::Clock;
 use crate::{
-    config::{Affinity, Forward, Rate, Tracking},
-    control::model::Member,
+    config::{Affinity, Forward, OnFailure, Rate, Tracking},
+    control::model::{Member, Service},
 };
 
 /// An address as words of memory: IPv4 in the first.
@@ -103,6 +103,14 @@ pub(super) fn tracking(tracking: Tracking) -> u8 {
         Tracking::Always => tracking::ALWAYS,
         Tracking::Never => tracking::NEVER,
     }
+}
+
+/// `Service::flags`; `fine`: the limit needs the fine clock.
+pub(super) fn flags(service: &Service, fine: bool) -> u8 {
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    flag(fine, service_flags::LIMIT_FINE_CLOCK)
+        | flag(service.candidates.is_some(), service_flags::CANDIDATES)
+        | flag(service.on_failure == OnFailure::Reset, service_flags::RESET_LOST)
 }
 
 /// Below this many ticks of burst the coarse clock would starve a source between two ticks.

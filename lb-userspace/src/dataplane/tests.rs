@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::{Capacity, Clock, Grace, HostPacket, HostTables, InstallError, Installer, Memory};
 use crate::{
-    config::{Affinity, Forward, Ports, Protocol, Tracking},
+    config::{Affinity, Forward, OnFailure, Ports, Protocol, Tracking},
     control::{
         model::{Hop, Member, Service, Snapshot},
         reconcile::Step,
@@ -63,6 +63,7 @@ fn service(n: u8, members: &[u8], slots: usize) -> Service {
         table: Arc::from(table),
         old: Arc::default(),
         tracking: Tracking::Changes,
+        on_failure: OnFailure::Rehash,
         settle: 900,
         members: members.iter().map(|m| Some(member(*m))).collect(),
     }

@@ -124,6 +124,10 @@ pub const BEYOND: Pair = vip(72);
 pub const HOLE: Pair = vip(73);
 /// A backend whose next hop is not known.
 pub const UNRESOLVED: Pair = vip(74);
+/// Every slot has changed its owner, the one before has failed, and the service resets connections.
+pub const RESETS: Pair = vip(75);
+/// The same of a service that does not.
+pub const REHASHES: Pair = vip(76);
 /// A limit of three packets at once.
 pub const LIMITED: Pair = vip(80);
 /// Another service with the same limit.

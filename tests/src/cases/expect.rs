@@ -8,6 +8,7 @@ use etherparse::{
     EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader,
     checksum::Sum16BitWords,
 };
+use lb_common::abi::slot;
 use lb_userspace::{
     config::{Affinity, Forward, Ports, Protocol},
     control::model::{Hop, Member, Service, Snapshot},
@@ -127,7 +128,7 @@ fn takes(configured: Protocol, number: u8) -> bool {
 pub fn member<'s>(snapshot: &Snapshot, service: &'s Service, seen: &Seen) -> Option<&'s Member> {
     let high = affinity_hash(snapshot.key, service.affinity, seen) >> 32;
     let slot = (high * service.table.len() as u64) >> 32;
-    let index = *service.table.get(slot as usize)?;
+    let index = service.table.get(slot as usize)? & slot::MEMBER;
     service.members.get(usize::from(index))?.as_ref()
 }
 

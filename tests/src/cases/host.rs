@@ -47,6 +47,9 @@ impl Packet for Limited {
     fn shrink<const N: usize>(&mut self) -> Result<(), Cut> {
         self.frame.shrink::<N>()
     }
+    fn truncate(&mut self, length: usize) {
+        self.frame.truncate(length);
+    }
     fn skipped(&self) -> usize {
         self.frame.skipped()
     }
@@ -111,6 +114,7 @@ fn copied(from: &Memory) -> Memory {
     to.services.as_mut_slice().copy_from_slice(from.services.as_slice());
     to.service_info.as_mut_slice().copy_from_slice(from.service_info.as_slice());
     to.slots.as_mut_slice().copy_from_slice(from.slots.as_slice());
+    to.slot_meta.as_mut_slice().copy_from_slice(from.slot_meta.as_slice());
     to.candidates.as_mut_slice().copy_from_slice(from.candidates.as_slice());
     to.backends.as_mut_slice().copy_from_slice(from.backends.as_slice());
     to.replies.as_mut_slice().copy_from_slice(from.replies.as_slice());
@@ -133,6 +137,7 @@ fn outcome(verdict: Verdict, frame: Limited) -> Outcome {
 impl Machine for HostBalancer {
     fn reset(&mut self) {
         self.memory.limits.as_mut_slice().fill([0; BUCKET_ENTRIES]);
+        self.memory.flows.as_mut_slice().fill([0; BUCKET_ENTRIES]);
         self.now = Duration::ZERO;
     }
 

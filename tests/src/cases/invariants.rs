@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{ArpOperation, ArpPacketSlice, EtherType, IpNumber, Ipv4Header, Ipv6Header, UdpHeader};
+use etherparse::{
+    ArpOperation, ArpPacketSlice, EtherType, IpNumber, Ipv4Header, Ipv6Header, TcpHeader, UdpHeader,
+};
 use lb_common::abi::{Outcome as Fate, Reason};
 use lb_userspace::{
-    config::{Forward, Ports},
+    config::{Forward, OnFailure, Ports},
     control::model::{Member, Snapshot},
 };
 
@@ -150,6 +152,7 @@ fn balancer_untagged(frame: &[u8], outcome: &Outcome, snapshot: &Snapshot, machi
                     must(for_vip, || "echo_reply of somebody who is no VIP".into())?;
                     echo_reply(frame, &outcome.output)
                 }
+                Reason::ConnectionReset => connection_reset(frame, &outcome.output, snapshot),
                 _ => {
                     must(for_vip, || format!("{} for somebody who is no VIP", reason.name()))?;
                     to_vip(frame, reason, snapshot)
@@ -179,7 +182,8 @@ fn to_vip(frame: &[u8], reason: Reason, snapshot: &Snapshot) -> Wrong {
         Reason::NoSuchPort => {
             service.is_none() || seen.is_some_and(|seen| seen.protocol == IpNumber::IPV6_ICMP.0)
         }
-        Reason::NoBackend => service.is_some() && member.is_none(),
+        Reason::NoBackend => service
+            .is_some_and(|s| member.is_none() || (s.on_failure == OnFailure::Reset && !has_host(frame))),
         Reason::NoNextHop => service.is_some() && member.is_none_or(|m| m.hop.is_none()),
         Reason::NotTranslatable => member.zip(seen).is_some_and(|(m, seen)| {
             m.forward == Forward::Nat && (!expect::has_ports(&seen) || seen.part != Part::Whole)
@@ -285,6 +289,51 @@ fn echo_reply(frame: &[u8], output: &[u8]) -> Wrong {
     let (before, after) =
         (valid(request, asked.source, asked.destination), valid(answer, reply.source, reply.destination));
     must(before == after, || format!("checksum was right: {before}, is right: {after}"))
+}
+
+/// Whether a frame comes from one host and to one station.
+fn has_host(frame: &[u8]) -> bool {
+    let from = expect::see(frame).map(|seen| seen.source);
+    frame[0] & 1 == 0
+        && match from {
+            Some(IpAddr::V4(from)) => from.octets()[0] != 0 && from.octets()[0] < 224,
+            Some(IpAddr::V6(from)) => !from.is_multicast() && !from.is_unspecified(),
+            None => false,
+        }
+}
+
+/// RFC 9293 3.10.7.1, for a segment with ACK: addresses and ports exchanged, the sequence number that was acknowledged,
+/// RST alone, and nothing behind it.
+fn connection_reset(frame: &[u8], output: &[u8], snapshot: &Snapshot) -> Wrong {
+    let asked = expect::see(frame).ok_or("an answer to no packet")?;
+    let reply = expect::see(output).ok_or("the answer is no packet")?;
+    let service = expect::service(snapshot, &asked).ok_or("a reset of no service")?;
+    must(service.on_failure == OnFailure::Reset && has_host(frame), || "nobody wanted a reset".into())?;
+    must((reply.source, reply.destination) == (asked.destination, asked.source), || {
+        "wrong addresses".into()
+    })?;
+    must(output[..6] == frame[6..12] && output[6..12] == frame[..6], || "wrong MAC addresses".into())?;
+    must(asked.protocol == IpNumber::TCP.0 && reply.protocol == IpNumber::TCP.0, || "not TCP".into())?;
+    must(reply.length == reply.header + 20 && output.len() <= 74, || "more than a TCP header".into())?;
+    let header = |frame: &[u8], at: usize| {
+        TcpHeader::from_slice(&frame[14 + at..]).map(|(header, _)| header).map_err(|e| format!("TCP: {e}"))
+    };
+    let answer = header(output, reply.transport)?;
+    // A data offset that is wrong is the endpoint's business.
+    let segment = &frame[14 + asked.transport..];
+    must(segment[13] & 0x17 == 0x10 || segment[13] & 0x17 == 0x12, || {
+        "a reset for what is not in a connection".into()
+    })?;
+    let mut right = TcpHeader::new(asked.ports.1, asked.ports.0, 0, 0);
+    right.sequence_number = u32::from_be_bytes([segment[8], segment[9], segment[10], segment[11]]);
+    right.rst = true;
+    right.checksum = match (reply.source, reply.destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => right.calc_checksum_ipv4_raw(from.octets(), to.octets(), &[]),
+        (IpAddr::V6(from), IpAddr::V6(to)) => right.calc_checksum_ipv6_raw(from.octets(), to.octets(), &[]),
+        _ => return Err("addresses of two families".into()),
+    }
+    .map_err(|e| e.to_string())?;
+    must(answer == right, || format!("{answer:?} instead of {right:?}"))
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -174,6 +174,7 @@ fn run(program: &Xdp, frame: &[u8], headroom: usize) -> Result<(Code, Vec<u8>)> 
 impl Machine for KernelBalancer {
     fn reset(&mut self) {
         self.memory.limits.as_mut_slice().fill([0; BUCKET_ENTRIES]);
+        self.memory.flows.as_mut_slice().fill([0; BUCKET_ENTRIES]);
     }
 
     fn run(&mut self, frame: &[u8], headroom: usize) -> Result<Outcome> {

@@ -12,7 +12,7 @@ use lb_common::{
     datapath::{Route, Wanted},
 };
 use lb_userspace::{
-    config::{Affinity, Forward, Ports, Protocol, Rate, Tracking},
+    config::{Affinity, Forward, OnFailure, Ports, Protocol, Rate, Tracking},
     control::model::{Hop, Member, Service, Snapshot},
     dataplane::{Capacity, Memory},
 };
@@ -33,7 +33,7 @@ pub const CAPACITY: Capacity = Capacity {
     slots: 1 << 14,
     backends: 128,
     limit_buckets: 1,
-    flow_buckets: 1,
+    flow_buckets: 256,
     reply_cells: 256,
 };
 
@@ -118,6 +118,7 @@ pub fn service(name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Servi
             table: Arc::from([]),
             old: Arc::default(),
             tracking: Tracking::Changes,
+            on_failure: OnFailure::Rehash,
             settle: 900,
             members: Vec::new(),
         },
@@ -180,9 +181,24 @@ impl ServiceBuilder {
         self
     }
 
+    /// Every slot belongs to the first member, and belonged to `old` a moment ago.
+    pub fn changed_from(self, old: u16) -> Self {
+        let slots: Vec<u32> = (0..SLOTS as u32).collect();
+        self.unsettled(
+            [slot::UNSETTLED; SLOTS].into(),
+            Arc::new(slots.into_iter().map(|slot| (slot, old)).collect()),
+        )
+    }
+
     /// Which flows are remembered.
     pub fn tracking(mut self, tracking: Tracking) -> Self {
         self.service.tracking = tracking;
+        self
+    }
+
+    /// Connections whose member is not alive are answered with a reset.
+    pub fn resets(mut self) -> Self {
+        self.service.on_failure = OnFailure::Reset;
         self
     }
 
@@ -278,6 +294,8 @@ pub trait MemberExt {
     fn port(self, port: u16) -> Self;
     /// Without a known next hop.
     fn unresolved(self) -> Self;
+    /// Failed.
+    fn failed(self) -> Self;
 }
 
 impl MemberExt for Member {
@@ -295,6 +313,10 @@ impl MemberExt for Member {
     }
     fn unresolved(mut self) -> Self {
         self.hop = None;
+        self
+    }
+    fn failed(mut self) -> Self {
+        self.alive = false;
         self
     }
 }

@@ -14,8 +14,8 @@ use super::{
         ACROSS, ACROSS4, ACROSS6, ANY_BOTH, ANY_TCP, ANY_UDP, BEHIND, BEHIND_ANY, BEHIND_NARROW, BESIDE,
         BEYOND, CHANCE4, CHANCE6, DNS, ELSEWHERE, FAR4, FAR6, FLOWS, GUE4, GUE6, HOLE, LIMITED, LIMITED_TOO,
         LISTED, MEMBERLESS, NARROW, NARROW_GUE4, NARROW_GUE6, NARROW4, NARROW6, NATTED, NATTED_ANY,
-        NATTED_NARROW, NOBODY, SERVICELESS, SINGLE, SLOTLESS, SPREAD, SPREAD_TOO, STICKY, STICKY_TOO,
-        STRANGE, TABLELESS, UNLIMITED, UNRESOLVED, WEB, WIDE,
+        NATTED_NARROW, NOBODY, REHASHES, RESETS, SERVICELESS, SINGLE, SLOTLESS, SPREAD, SPREAD_TOO, STICKY,
+        STICKY_TOO, STRANGE, TABLELESS, UNLIMITED, UNRESOLVED, WEB, WIDE,
     },
     routes,
     site::{
@@ -85,7 +85,7 @@ impl World {
 }
 
 fn main() -> Vec<ServiceBuilder> {
-    [plain(), narrow(), spread(), ports(), nowhere(), translated()].concat()
+    [plain(), narrow(), spread(), ports(), nowhere(), translated(), lost()].concat()
 }
 
 fn plain() -> Vec<ServiceBuilder> {
@@ -187,6 +187,15 @@ fn translated() -> Vec<ServiceBuilder> {
         ]);
     }
     services
+}
+
+/// What was on the second member may be on its way still.
+fn lost() -> Vec<ServiceBuilder> {
+    let both = |name, vip: super::cast::Pair| service(name, vip.both()).ports(Protocol::Both, &[80..=80]);
+    vec![
+        both("resets", RESETS).members([l2("k1"), l2("k2").failed()]).changed_from(1).resets(),
+        both("rehashes", REHASHES).members([l2("k3"), l2("k4").failed()]).changed_from(1),
+    ]
 }
 
 /// Ten packets per second: at 250 ticks, one every 25.

@@ -87,6 +87,7 @@ fn assemble(
     let affinity = table.word("affinity", &raw.affinity, &words::AFFINITY).unwrap_or(defaults::AFFINITY);
     let tracking = table.word("tracking", &raw.tracking, &words::TRACKING);
     let settle = table.duration("settle", &raw.settle, &limits::SETTLE);
+    let slow_start = table.duration("slow_start", &raw.slow_start, &limits::SLOW_START);
     Service {
         name: name.map(|name| name.value.to_owned()).unwrap_or_default(),
         addresses,
@@ -96,6 +97,10 @@ fn assemble(
         forward: table.word("forward", &raw.forward, &words::FORWARD).unwrap_or(defaults::FORWARD),
         tracking: tracking.unwrap_or_else(|| defaults::tracking(protocol, affinity)),
         settle: settle.unwrap_or_else(|| defaults::settle(protocol)),
+        slow_start: slow_start.unwrap_or(defaults::SLOW_START),
+        on_failure: table
+            .word("on_failure", &raw.on_failure, &words::ON_FAILURE)
+            .unwrap_or(defaults::ON_FAILURE),
         table_slots: table_slots(raw, backends.len()),
         health: health::resolve(raw.health.as_ref()),
         limit: raw.anonymous.as_ref().map(limit),

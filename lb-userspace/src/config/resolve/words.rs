@@ -1,6 +1,6 @@
 //! The words that keys allow, and those that only a later version will.
 
-use crate::config::types::{AdminState, Affinity, Announce, Forward, Protocol, Tracking, XdpMode};
+use crate::config::types::{AdminState, Affinity, Announce, Forward, OnFailure, Protocol, Tracking, XdpMode};
 
 /// What a key may say.
 pub(super) struct Words<T: 'static> {
@@ -41,6 +41,8 @@ pub(super) const TRACKING: Words<Tracking> = Words {
     known: &[("changes", Tracking::Changes), ("always", Tracking::Always), ("never", Tracking::Never)],
     later: &[],
 };
+pub(super) const ON_FAILURE: Words<OnFailure> =
+    Words { known: &[("rehash", OnFailure::Rehash), ("reset", OnFailure::Reset)], later: &[] };
 pub(super) const STATE: Words<AdminState> = Words {
     known: &[("up", AdminState::Up), ("drain", AdminState::Drain), ("down", AdminState::Down)],
     later: &[],

@@ -77,7 +77,7 @@ fn the_page_has_the_defaults() {
         }
     }
     assert_eq!(documented["[service.health]"]["type"], format!("\"{}\"", defaults::HEALTH_TYPE));
-    assert_eq!(compared, 26, "a default that is written in another way is not compared");
+    assert_eq!(compared, 28, "a default that is written in another way is not compared");
 }
 
 #[test]
@@ -108,6 +108,7 @@ fn the_page_has_the_ranges() {
         ("path", limits::PATH_BYTES.to_string()),
         ("host", limits::HOST_BYTES.to_string()),
         ("settle", crate::config::format_duration(*limits::SETTLE.end())),
+        ("slow_start", crate::config::format_duration(*limits::SLOW_START.end())),
         ("interval", crate::config::format_duration(*limits::INTERVAL.end())),
     ];
     for (key, bound) in ranges {

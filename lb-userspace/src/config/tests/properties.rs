@@ -12,7 +12,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select, test_runner:
 
 use crate::config::{
     AdminState, Affinity, Agent, Announce, Backend, Check, Config, Daemon, Digest, Forward, Health, Limit,
-    Ports, Protocol, Rate, Secrets, Seed, Service, Tracking, XdpMode,
+    OnFailure, Ports, Protocol, Rate, Secrets, Seed, Service, Tracking, XdpMode,
     edit::{BackendPatch, BackendSpec, Document},
     keys::TABLES,
     limits,
@@ -96,12 +96,12 @@ fn services() -> impl Strategy<Value = Service> {
         select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Both]),
         select(vec![Affinity::Addresses, Affinity::Source, Affinity::Flow]),
         select(vec![Tracking::Changes, Tracking::Always, Tracking::Never]),
-        1_000_u64..=7_200_000,
+        (1_000_u64..=7_200_000, 0_u64..=3_600_000, select(vec![OnFailure::Rehash, OnFailure::Reset])),
         select(vec![251_u32, 16_381, 65_537, 1_048_573]),
     );
     let limit = option::of((1_u32..=1_000_000, 1_u32..=10_000_000));
     (what, healths(), limit, backends()).prop_map(|(what, health, limit, backends)| {
-        let (ports, protocol, affinity, tracking, settle, table_slots) = what;
+        let (ports, protocol, affinity, tracking, (settle, slow_start, on_failure), table_slots) = what;
         Service {
             name: String::new(),
             addresses: Vec::new(),
@@ -111,6 +111,8 @@ fn services() -> impl Strategy<Value = Service> {
             forward: Forward::Ipip,
             tracking,
             settle: Duration::from_millis(settle),
+            slow_start: Duration::from_millis(slow_start),
+            on_failure,
             table_slots,
             health,
             limit: limit.map(|(rate, burst)| Limit { anonymous: Rate { rate, burst } }),

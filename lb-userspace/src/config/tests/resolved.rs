@@ -4,8 +4,9 @@ use std::{net::IpAddr, path::Path, time::Duration};
 
 use super::{AGENT, WEB};
 use crate::config::{
-    AdminState, Affinity, Announce, Backend, Check, Config, Daemon, Forward, Health, Limit, Ports, Protocol,
-    Rate, Secrets, Seed, Service, Tracking, XdpMode, defaults, format_duration, parse_duration, parse_expect,
+    AdminState, Affinity, Announce, Backend, Check, Config, Daemon, Forward, Health, Limit, OnFailure, Ports,
+    Protocol, Rate, Secrets, Seed, Service, Tracking, XdpMode, defaults, format_duration, parse_duration,
+    parse_expect,
 };
 
 fn parse(text: &str) -> Config {
@@ -38,6 +39,8 @@ affinity = "source"
 forward = "ipip"
 tracking = "always"
 settle = "1h30m"
+slow_start = "30s"
+on_failure = "reset"
 table_slots = 65537
 [service.health]
 type = "http"
@@ -124,6 +127,8 @@ fn every_key_arrives() {
         forward: Forward::Ipip,
         tracking: Tracking::Always,
         settle: Duration::from_secs(5_400),
+        slow_start: Duration::from_secs(30),
+        on_failure: OnFailure::Reset,
         table_slots: 65_537,
         health,
         limit: Some(Limit { anonymous: Rate { rate: 1000, burst: 2000 } }),
@@ -145,6 +150,8 @@ fn the_smallest_service_has_defaults() {
         forward: Forward::Ipip,
         tracking: Tracking::Changes,
         settle: Duration::from_secs(900),
+        slow_start: Duration::ZERO,
+        on_failure: OnFailure::Rehash,
         table_slots: 16_381,
         health: defaults::health(),
         limit: None,

@@ -25,6 +25,10 @@ impl View for AllReady {
     fn hop(&self, _: IpAddr) -> Option<Hop> {
         None
     }
+
+    fn unix_time(&self) -> u64 {
+        0
+    }
 }
 
 fn config(service: &str, backends: &[(u8, &str)]) -> Config {

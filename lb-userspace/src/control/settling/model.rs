@@ -75,6 +75,8 @@ struct State {
     settling: Settling,
     owner: u16,
     flow: Option<Flow>,
+    /// The service answers with a reset where a connection is lost.
+    resets: bool,
 }
 
 impl Tables for State {
@@ -172,7 +174,7 @@ type Key = (
 );
 
 impl State {
-    fn new() -> Self {
+    fn new(resets: bool) -> Self {
         let alive = Backend { flags: backend_flags::ALIVE, ..Backend::default() };
         let mut state = Self {
             now: 1000,
@@ -183,6 +185,7 @@ impl State {
             settling: Settling::default(),
             owner: 0,
             flow: None,
+            resets,
         };
         state.issue();
         state
@@ -219,6 +222,7 @@ impl State {
         if self.is(slot::SETTLED) {
             return self.slot & slot::MEMBER;
         }
+        let packet = if packet == packet::DATA && self.resets { packet::RESETTABLE } else { packet };
         let query = Query { hash: HASH, slot: self.slot, index: 0, packet };
         track::select(self, &service, 0, self.clock(), query)
     }
@@ -349,9 +353,12 @@ impl State {
     /// packet goes.
     fn forget(&mut self) {
         let before = meta::old(self.meta.get());
-        let is_inherited = self.is(slot::UNSETTLED) && self.is_alive(before);
-        let unknown = if is_inherited { before } else { self.owner };
-        let is_lost = |flow: &Flow| flow.evicted && flow.member != unknown && !self.is(slot::SETTLED);
+        let unknown = match self.is(slot::UNSETTLED) {
+            true if self.is_alive(before) => Some(before),
+            true if self.resets => None,
+            _ => Some(self.owner),
+        };
+        let is_lost = |flow: &Flow| flow.evicted && Some(flow.member) != unknown && !self.is(slot::SETTLED);
         let is_silent = |flow: &Flow| self.now - flow.seen > Seconds::from(SETTLE);
         self.flow = self.flow.filter(|flow| !is_silent(flow) && !is_lost(flow));
     }
@@ -417,10 +424,19 @@ fn way(from: &[(usize, Option<Action>)], mut at: usize) -> Vec<Action> {
 
 #[test]
 fn no_state_that_can_be_reached_moves_a_flow_without_cause() {
-    let start = State::new();
+    visit(&State::new(false));
+}
+
+#[test]
+fn no_state_that_can_be_reached_resets_a_flow_without_cause() {
+    visit(&State::new(true));
+}
+
+/// Tries every action in every state that can be reached from `start`.
+fn visit(start: &State) {
     let mut known = HashMap::from([(start.key(), 0)]);
     let mut from = vec![(0, None)];
-    let mut states = vec![start];
+    let mut states = vec![start.clone()];
     let mut tried = BTreeSet::new();
     let (mut at, mut unsettled, mut exceptions) = (0, 0, 0);
     while at < states.len() {

@@ -6,6 +6,7 @@ mod announce;
 mod forward;
 mod gue;
 mod limits;
+mod lost;
 mod malformed;
 mod nat;
 mod neighbours;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Case> {
         tagged::rows(),
         odd::rows(),
         nat::rows(),
+        lost::rows(),
         agent::rows(),
         gue::rows(),
     ]

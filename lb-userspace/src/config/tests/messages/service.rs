@@ -8,9 +8,12 @@ fn service_keys() {
         WEB,
         &[
             (
-                "slow_start = \"5s\"",
-                "lb.toml:5:1: service \"web\": slow_start is not available in this version (known: name, addresses, \
-                 ports, protocol, affinity, forward, tracking, settle, table_slots, health, limit, backend); remove it",
+                "slow_start = \"2h\"",
+                "lb.toml:5:14: service \"web\": slow_start: found \"2h\", expected \"0s\" to \"1h\"",
+            ),
+            (
+                "on_failure = \"drop\"",
+                "lb.toml:5:14: service \"web\": on_failure: found \"drop\", expected one of: rehash, reset",
             ),
             ("adress = 1", "lb.toml:5:1: service \"web\": unknown key \"adress\"; did you mean addresses?"),
             (
