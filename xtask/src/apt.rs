@@ -55,6 +55,36 @@ fn apt_get() -> Command {
     command
 }
 
+/// Unpacks packages, and those that they need and that are not installed, into a directory; nothing is installed.
+pub(crate) fn unpack(machine: &Machine, packages: &[&str], root: &Path) -> Result<()> {
+    if !machine.apt || !machine.root {
+        bail!("packages come from apt only, as root");
+    }
+    if !has_lists(Path::new("/var/lib/apt/lists")) {
+        update()?;
+    }
+    let archives = root.with_extension("archives");
+    std::fs::create_dir_all(archives.join("partial"))?;
+    std::fs::create_dir_all(root)?;
+    say(&format!("downloading {} (not installed, only unpacked)", packages.join(" ")));
+    let download = || {
+        let mut command = apt_get();
+        command.args(["install", "--download-only", "--yes", "--no-install-recommends", "-o"]);
+        run(command.arg(format!("Dir::Cache::archives={}", archives.display())).args(packages))
+    };
+    if download().is_err() {
+        update()?;
+        download()?;
+    }
+    for entry in archives.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(root))?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether a list of packages lies there: a fresh container image has none.
 fn has_lists(dir: &Path) -> bool {
     let Ok(entries) = dir.read_dir() else { return false };

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use anyhow::{Context as _, Result};
@@ -52,6 +52,14 @@ fn config(services: u32, backends: u32, slots: u32) -> Result<Config> {
     Config::parse("benchmark", &text).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
+/// Bytes that the kernel accounts for a map.
+pub(super) fn memlock(map: BorrowedFd<'_>) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
+    let info = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
+    Ok(line.context("no memlock")?.trim().parse()?)
+}
+
 /// Bytes of all maps of a balancer of this size, and those of the flow table.
 fn bytes(capacity: &Capacity) -> Result<(u64, u64)> {
     let loaded = dataplane::load(None, capacity)?;
@@ -62,10 +70,7 @@ fn bytes(capacity: &Capacity) -> Result<(u64, u64)> {
         else {
             continue;
         };
-        let path = format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd());
-        let info = fs::read_to_string(&path).with_context(|| path.clone())?;
-        let line = info.lines().find_map(|line| line.strip_prefix("memlock:"));
-        let bytes: u64 = line.context("no memlock")?.trim().parse()?;
+        let bytes = memlock(data.fd().as_fd())?;
         all += bytes;
         flows += if name == FLOWS { bytes } else { 0 };
     }

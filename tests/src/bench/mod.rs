@@ -2,6 +2,7 @@
 
 mod cases;
 mod control;
+mod echo;
 mod machine;
 mod memory;
 mod object;
@@ -21,7 +22,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 
@@ -56,6 +57,9 @@ struct Options {
     /// The benchmark's XDP object
     #[arg(long, hide = true, value_name = "FILE")]
     object: Option<PathBuf>,
+    /// Where packages with other balancers are unpacked
+    #[arg(long, hide = true, value_name = "DIR")]
+    peers: Option<PathBuf>,
     /// Where the history is
     #[arg(long, hide = true, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -67,9 +71,15 @@ const SUITES: [(&str, &str); 6] = [
     ("growth", "the same with many flows, services and backends at random"),
     ("tables", "how long tables take to build, how even they are, and what moves when members come and go"),
     ("control", "from a change to the datapath, and starting with many services"),
-    ("wire", "packets through a veth pair, against constant encapsulation, the kernel and nftables"),
+    (
+        "wire",
+        "packets and requests through veth, against constant encapsulation, the kernel, nftables, HAProxy and nginx",
+    ),
     ("memory", "bytes for a flow, a service, a backend"),
 ];
+
+/// A round of the closed loop has thousands of times of its own.
+const CLOSED_LOOP_ROUNDS: u32 = 5;
 
 /// One line about what is going on.
 fn say(text: &str) {
@@ -122,7 +132,7 @@ fn run(options: &Options) -> Result<()> {
     };
     for (name, about) in suites {
         say(&format!("suite {name}: {about}"));
-        run_suite(name, &wanted, &object, options.rounds, &mut report)
+        run_suite(name, &wanted, &object, options.peers.as_deref(), options.rounds, &mut report)
             .with_context(|| format!("suite {name}"))?;
     }
     ensure!(
@@ -142,12 +152,16 @@ fn run_suite(
     name: &'static str,
     wanted: &dyn Fn(&str) -> bool,
     object: &Path,
+    peers: Option<&Path>,
     rounds: u32,
     report: &mut Report,
 ) -> Result<()> {
     match name {
-        "control" => control::run(wanted, report),
-        "wire" => wire::run(wanted, object, rounds, report),
+        "control" => everywhere(|| control::run(wanted, report)),
+        "wire" => {
+            wire::run(wanted, object, rounds, report)?;
+            everywhere(|| echo::run(wanted, peers, rounds.min(CLOSED_LOOP_ROUNDS), report))
+        }
         "memory" => memory::run(wanted, report),
         "tables" => tables::run(wanted, rounds, report),
         _ => cases::run(name, wanted, object, rounds, report),
@@ -158,7 +172,7 @@ fn run_suite(
 fn names(suite: &str) -> Vec<String> {
     match suite {
         "control" => control::names(),
-        "wire" => wire::names(),
+        "wire" => wire::names().into_iter().chain(echo::names()).collect(),
         "memory" => memory::names(),
         "tables" => tables::names(),
         _ => cases::names(suite).into_iter().map(str::to_owned).collect(),
@@ -173,6 +187,17 @@ fn pin(wanted: Option<usize>) -> Result<Option<usize>> {
     cpus.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("moving to processor {cpu}"))?;
     Ok(Some(cpu))
+}
+
+/// Lets `work`, and whatever it starts, run on every processor.
+fn everywhere<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let own = sched_getaffinity(Pid::from_raw(0))?;
+    let mut all = CpuSet::new();
+    (0..CpuSet::count()).try_for_each(|cpu| all.set(cpu))?;
+    sched_setaffinity(Pid::from_raw(0), &all)?;
+    let done = work();
+    sched_setaffinity(Pid::from_raw(0), &own)?;
+    done
 }
 
 /// The target directory: this program lies in `target/<profile>/`.

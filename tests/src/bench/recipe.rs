@@ -1,6 +1,6 @@
 //! What is measured: a program, what it was given, and what it is sent.
 
-use std::path::Path;
+use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Result, bail, ensure};
 use lb_userspace::control::model::Snapshot;
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cases::{
         cast::{CLIENT, STRANGER, WEB},
-        site,
+        site::{self, MemberExt as _},
     },
     packet::{self, Packet},
 };
@@ -40,6 +40,8 @@ pub(super) enum World {
     L2,
     /// Its backends are behind GUE in IPv4.
     Gue,
+    /// Its backends are translated to, with another port than the service's.
+    Nat,
     /// For UDP.
     Udp,
     /// Every flow is remembered.
@@ -195,10 +197,12 @@ impl Recipe {
             (Program::Bare("transmit" | "swap") | Program::Floor("transmit"), _) => Expect::Sent,
             (Program::Floor("swap"), _) => Expect::Rewritten,
             (Program::Floor("encapsulate"), _) => Expect::Encapsulated,
-            (Program::Plain(_) | Program::Lb(_), Kind::Stranger | Kind::Echo) => Expect::Passed,
+            (Program::Plain(_) | Program::Lb(_), Kind::Stranger) => Expect::Passed,
+            (Program::Plain(_), Kind::Echo) => Expect::Passed,
+            (Program::Lb(_), Kind::Echo) => Expect::Answered,
             (Program::Plain("plain_l2") | Program::Lb(World::L2), _) => Expect::Rewritten,
             (Program::Lb(World::Gue), _) => Expect::Gue,
-            (Program::Plain("plain_nat"), _) => Expect::Translated,
+            (Program::Plain("plain_nat") | Program::Lb(World::Nat), _) => Expect::Translated,
             (Program::Plain(_) | Program::Lb(_), _) => Expect::Encapsulated,
             (Program::Bare(name) | Program::Floor(name), _) => bail!("what does {name} do?"),
         })
@@ -216,6 +220,7 @@ impl World {
             Self::Ipip(backends) => one(*backends, site::ipip4)?,
             Self::Gue => one(BACKENDS, site::gue4)?,
             Self::L2 => one(BACKENDS, site::l2)?,
+            Self::Nat => one(BACKENDS, |name| site::nat4(name, Ipv4Addr::UNSPECIFIED).port(8080))?,
             Self::Udp => world::udp(one(BACKENDS, site::ipip4)?),
             Self::Always => world::always(one(BACKENDS, site::ipip4)?),
             Self::Unsettled => {

@@ -23,6 +23,8 @@ pub(super) enum Expect {
     Gue,
     /// Back, with another destination and true checksums.
     Translated,
+    /// Back to where it came from, as an answer of the program.
+    Answered,
 }
 
 impl Expect {
@@ -31,7 +33,7 @@ impl Expect {
         match self {
             Self::Encapsulated => 20,
             Self::Gue => 20 + 8 + 4,
-            Self::Passed | Self::Sent | Self::Rewritten | Self::Translated => 0,
+            Self::Passed | Self::Sent | Self::Rewritten | Self::Translated | Self::Answered => 0,
         }
     }
 }
@@ -100,16 +102,22 @@ impl Runner {
         let expect = self.expect.context("not warmed up")?;
         let moved = |what: fn(&Counts) -> u64| what(&after).wrapping_sub(what(&before));
         let (forwarded, passed, other) = (moved(|c| c.forwarded), moved(|c| c.passed), moved(|c| c.other));
-        let want =
-            if expect == Expect::Passed { (0, u64::from(repeats), 0) } else { (u64::from(repeats), 0, 0) };
+        let answered = moved(|c| c.answered);
+        let all = u64::from(repeats);
+        let want = match expect {
+            Expect::Passed => (0, all, 0, 0),
+            Expect::Answered => (0, 0, all, 0),
+            _ => (all, 0, 0, 0),
+        };
         let counts = match &self.recipe.program {
             Program::Lb(_) => true,
             Program::Plain(name) => *name == "plain" && expect == Expect::Encapsulated,
             Program::Bare(_) | Program::Floor(_) => false,
         };
         ensure!(
-            !counts || (forwarded, passed, other) == want,
-            "of {repeats} packets {forwarded} were forwarded, {passed} passed, {other} counted otherwise"
+            !counts || (forwarded, passed, answered, other) == want,
+            "of {repeats} packets {forwarded} were forwarded, {passed} passed, {answered} answered, {other} counted \
+             otherwise"
         );
         self.check_output(expect, &ran)?;
         Ok(ran)
@@ -119,11 +127,15 @@ impl Runner {
         match (&self.recipe.program, &self.balancer) {
             (Program::Lb(_), Some(balancer)) => {
                 let (forwarded, reasons) = balancer.counted()?;
-                let passed = ["not_service", "no_such_port"];
-                let sum = |wanted: bool| {
-                    reasons.iter().filter(|(name, _)| passed.contains(name) == wanted).map(|(_, n)| *n).sum()
-                };
-                Ok(Counts { forwarded, passed: sum(true), other: sum(false) })
+                let mut counts = Counts { forwarded, ..Counts::default() };
+                for (name, n) in reasons {
+                    match name {
+                        "not_service" | "no_such_port" => counts.passed += n,
+                        "echo_reply" => counts.answered += n,
+                        _ => counts.other += n,
+                    }
+                }
+                Ok(counts)
             }
             (Program::Plain(_), _) => {
                 Ok(Counts { forwarded: self.bench.plain_packets()?, ..Counts::default() })
@@ -142,7 +154,14 @@ impl Runner {
             Expect::Passed | Expect::Sent => &output[..],
             Expect::Rewritten => &output[12..],
             Expect::Encapsulated | Expect::Gue => check_outer(output, expect)?,
+            Expect::Answered => {
+                ensure!(output[26..30] == frame[30..34], "the answer does not come from the VIP");
+                ensure!(output[34] == 0, "ICMP type {} instead of an echo reply", output[34]);
+                ensure!(sum_of(&output[14..34]) == 0xffff, "the checksum of the IP header is wrong");
+                return Ok(());
+            }
             Expect::Translated => {
+                ensure!(output[30..34] != frame[30..34], "the destination is as it was");
                 ensure!(sum_of(&output[14..34]) == 0xffff, "the checksum of the IP header is wrong");
                 return Ok(());
             }
@@ -167,6 +186,7 @@ impl Runner {
 struct Counts {
     forwarded: u64,
     passed: u64,
+    answered: u64,
     other: u64,
 }
 

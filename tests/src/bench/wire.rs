@@ -70,21 +70,9 @@ const WAYS: [(Way, &str); 6] = [
     (Way::Forward, "kernel_forward_64k_flows"),
     (Way::NftDnat, "nft_dnat_jhash_64k_flows"),
 ];
-const ABSENT: [(&str, &str); 2] = [
-    (
-        "haproxy_tcp",
-        "proxies end connections, so this generator of packets cannot drive them; no other is built in",
-    ),
-    ("nginx_stream", "the same as haproxy_tcp"),
-];
-
 /// Names of all cases.
 pub(super) fn names() -> Vec<String> {
-    WAYS.iter()
-        .map(|(_, name)| *name)
-        .chain(ABSENT.iter().map(|(name, _)| *name))
-        .map(str::to_owned)
-        .collect()
+    WAYS.iter().map(|(_, name)| (*name).to_owned()).collect()
 }
 
 /// Two namespaces and a veth pair between them.
@@ -289,9 +277,6 @@ pub(super) fn run(
     rounds: u32,
     report: &mut Report,
 ) -> Result<()> {
-    report.absent.extend(
-        ABSENT.iter().filter(|(name, _)| wanted(name)).map(|(name, why)| Absent::new(SUITE, name, why)),
-    );
     let mut ways: Vec<_> = WAYS.iter().filter(|(way, name)| *way == Way::ConstIpip || wanted(name)).collect();
     if ways.len() == 1 && !wanted(ways[0].1) {
         return Ok(());
