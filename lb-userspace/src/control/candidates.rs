@@ -1,8 +1,9 @@
 //! Who else may have the connections of a slot: what a packet names so that agents can hand it on.
 //!
-//! The likeliest first: the old owner of a slot that changed a moment ago, then the first members of the slot's order,
-//! among which is whoever another balancer with another view of health would choose. Members that nothing can be sent
-//! to any more come last: they may have recovered in somebody else's view.
+//! The likeliest first: the old owner of a slot that changed a moment ago, then who owns the slot when everybody is well
+//! and who owned it in earlier memberships, then the first members of the slot's order, among which is whoever another
+//! balancer with another view of health would choose. Members that nothing can be sent to any more come last: they may
+//! have recovered in somebody else's view.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -32,9 +33,11 @@ pub(super) fn firsts(order: &Rendezvous) -> Vec<[Slot; KEPT]> {
 }
 
 /// The candidates of every slot besides its owner, as `Service::candidates` has them; `None` when there is but one
-/// member. Tunnels of one packet are of one family, so candidates are of the owner's.
+/// member. `owners` are tables without regard to health, the likeliest first. Tunnels of one packet are of one family,
+/// so candidates are of the owner's.
 pub(super) fn of(
     firsts: &[[Slot; KEPT]],
+    owners: &[Arc<[u16]>],
     table: &[u16],
     old: &BTreeMap<u32, u16>,
     members: &[Option<Member>],
@@ -48,7 +51,8 @@ pub(super) fn of(
         let owner = value & slot::MEMBER;
         let mut kept = [EMPTY; gue::CANDIDATES];
         let mut count = 0;
-        let named = || old.get(&slot).into_iter().chain(firsts).copied();
+        let owned = owners.iter().filter_map(|owners| owners.get(slot as usize));
+        let named = || old.get(&slot).into_iter().chain(owned.clone()).chain(firsts).copied();
         let alive = |index: &Slot| member(*index).is_some_and(|m| m.alive);
         for index in named().filter(|i| alive(i)).chain(named().filter(|i| !alive(i))) {
             let fits = index != owner && is_ipv4(index).is_some() && is_ipv4(index) == is_ipv4(owner);
@@ -95,8 +99,17 @@ mod tests {
     fn the_old_owner_comes_first_the_dead_last_and_the_owner_never() {
         let members = [member(1, true), member(2, false), member(3, true), member(4, true), None];
         let firsts = [[1, 0, 2, 3]; 3];
-        let got = of(&firsts, &[0, 0x4000, 2], &[(1, 3)].into(), &members).unwrap();
+        let got = of(&firsts, &[], &[0, 0x4000, 2], &[(1, 3)].into(), &members).unwrap();
         assert_eq!(got.iter().map(|w| unpack(*w)).collect::<Vec<_>>(), [[2, 3, 1], [3, 2, 1], [0, 3, 1]]);
+    }
+
+    #[test]
+    fn owners_of_before_come_ahead_of_the_order() {
+        let members: Vec<_> = (1..=6).map(|n| member(n, n != 6)).collect();
+        let owners = [[0, 4].into(), [5, 4].into(), [3, 9].into()];
+        let got = of(&[[0, 1, 2, 3]; 2], &owners, &[0, 0], &[(1, 2)].into(), &members).unwrap();
+        let expected = [[3, 1, 2], [2, 4, 1]];
+        assert_eq!(got.iter().map(|w| unpack(*w)).collect::<Vec<_>>(), expected, "5 is down, 9 is gone");
     }
 
     #[test]
@@ -104,9 +117,9 @@ mod tests {
         let mut six = member(2, true);
         six.as_mut().unwrap().address = "2001:db8::2".parse().unwrap();
         let members = [member(1, true), six, None];
-        let got = of(&[[0, 1, 2, EMPTY]], &[0], &[].into(), &members).unwrap();
+        let got = of(&[[0, 1, 2, EMPTY]], &[], &[0], &[].into(), &members).unwrap();
         assert_eq!(unpack(got[0]), [EMPTY; 3]);
-        assert_eq!(of(&[[0, EMPTY, EMPTY, EMPTY]], &[0], &[].into(), &members[..1]), None);
+        assert_eq!(of(&[[0, EMPTY, EMPTY, EMPTY]], &[], &[0], &[].into(), &members[..1]), None);
     }
 
     #[test]

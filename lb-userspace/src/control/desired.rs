@@ -15,6 +15,7 @@ use super::{
     candidates, identity, maglev,
     mass::{self, Candidate, Decision, Mode},
     model::{Hop, Member, Service, Snapshot},
+    past::Past,
     rendezvous::Rendezvous,
     settling::{Counts, Seconds, Settling},
     slow_start, table,
@@ -102,6 +103,7 @@ struct ServiceState {
     /// An index keeps its member as long as anything may refer to it.
     places: Vec<Option<Place>>,
     settling: Settling,
+    past: Past,
     settle: u16,
     /// Who takes traffic, and why, as it was decided last.
     decision: Decision,
@@ -201,6 +203,17 @@ impl Desired {
             state.places[index] = Some(Place { identity, gone: None });
         }
         state.settling = Settling::adopt(slots, meta, self.now);
+    }
+
+    /// Notes who was in the services of a configuration that was in force until then, for the candidates of packets.
+    /// Later ones are noted later, all of them before the first snapshot.
+    pub fn remember(&mut self, config: &Config, until: Seconds) {
+        for service in &config.services {
+            let members = service.backends.iter().filter(|b| !b.sorry && b.weight > 0);
+            let weight = |b: &Backend| (identity::member(&self.seed, b.address, b.port), u32::from(b.weight));
+            let state = self.services.entry(identity::service(&self.seed, &service.name)).or_default();
+            state.past.remember(members.map(weight).collect(), until);
+        }
     }
 
     /// Moves slots on that have waited long enough; `stamp` is the time of the last exception of a slot of a service.
@@ -304,11 +317,15 @@ impl Desired {
         let state = self.services.entry(identity).or_default();
         state.taking.clone_from(&tables.taking);
         let issued = state.settling.issue(&tables.installed, tracked, now);
+        state.past.change(&input.members, now);
         let candidates = if service.forward == Forward::Gue {
             let joining = joining_order(&input, &list, service, &backends, &self.seed)?;
             let coming = joining.as_ref().map(candidates::firsts);
             let firsts = tables.firsts.get_or_init(|| candidates::firsts(&tables.order));
-            candidates::of(coming.as_ref().unwrap_or(firsts), &issued.slots, &issued.old, &members)
+            let mut owners = vec![Arc::clone(&tables.base)];
+            owners.extend(state.past.owners(&list, input.slots, &self.seed.0, &mut self.scratch, now));
+            let firsts = coming.as_ref().unwrap_or(firsts);
+            candidates::of(firsts, &owners, &issued.slots, &issued.old, &members)
         } else {
             None
         };
@@ -459,7 +476,7 @@ fn joining_order(
 }
 
 /// Members as the tables want them: a free index has no identity, and no two members may have the same.
-fn numbered(members: &[(u64, u32)]) -> Vec<maglev::Member> {
+pub(super) fn numbered(members: &[(u64, u32)]) -> Vec<maglev::Member> {
     let member = |(index, (identity, weight)): (u64, &(u64, u32))| maglev::Member {
         identity: if *identity == 0 { u64::MAX - index } else { *identity },
         weight: *weight,

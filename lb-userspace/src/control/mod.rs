@@ -7,6 +7,7 @@ pub mod identity;
 pub mod maglev;
 pub mod mass;
 pub mod model;
+pub mod past;
 pub mod plan;
 pub mod prime;
 mod race;

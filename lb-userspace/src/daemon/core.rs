@@ -1,7 +1,7 @@
 //! The state of the daemon, owned by one task.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -14,11 +14,12 @@ use log::{error, info, warn};
 use super::{history::History, hops, journal::Journal};
 use crate::{
     api::types::{Drift, Timestamp},
-    config::{AdminState, Check, Config, Digest, Ports, Service},
+    config::{AdminState, Check, Config, Digest, Forward, Ports, Service},
     control::{
         desired::{Condition, Desired, View},
         model::{Hop, Snapshot},
         plan::{self, Moves},
+        settling::Seconds,
     },
     dataplane::{self, Adopted, Attachment, Clock, Installer, Pins, Swept},
     health::{Checker, HealthState, Status, Target, TargetKey},
@@ -54,8 +55,8 @@ pub(super) struct Core {
     pub(super) snapshot: Snapshot,
     pub(super) checker: Checker,
     pub(super) health: Health,
-    /// Backends that were added to a running service and have not been ready yet.
-    pub(super) joining: HashSet<TargetKey>,
+    /// Backends that were added to a running service and do not take connections yet.
+    pub(super) joining: Joining,
     pub(super) resolver: Resolver,
     pub(super) links: Arc<Inventory>,
     pub(super) routes: Arc<nexthop::Snapshot>,
@@ -69,6 +70,13 @@ pub(super) struct Core {
     /// Install even what seems to be in force.
     pub(super) rewrite: bool,
 }
+
+/// Backends that join, and when each was added, by the datapath's clock.
+pub(super) type Joining = HashMap<TargetKey, Seconds>;
+
+/// Seconds for which a backend is a candidate before it takes connections, where packets name candidates: in this time the
+/// other balancers of the group have to learn of it, or they do not know where its connections are.
+const CANDIDATE_FIRST: Seconds = 3;
 
 /// Health of all backends by service and backend.
 #[derive(Debug, Default)]
@@ -85,6 +93,10 @@ impl Health {
     /// The status of a backend.
     pub(super) fn get(&self, service: &str, backend: &str) -> Option<&Status> {
         self.0.get(service)?.get(backend)
+    }
+
+    fn is_ready(&self, key: &TargetKey) -> bool {
+        self.get(&key.service, &key.backend).is_some_and(|status| status.state == HealthState::Ready)
     }
 
     /// Forgets what is not configured any more.
@@ -107,7 +119,7 @@ impl Health {
 /// What a snapshot is made from, besides the configuration.
 pub(super) struct CoreView<'c> {
     pub(super) health: &'c Health,
-    pub(super) joining: &'c HashSet<TargetKey>,
+    pub(super) joining: &'c Joining,
     pub(super) routes: &'c nexthop::Snapshot,
     pub(super) links: &'c Inventory,
     pub(super) tunnel_sources: &'c [ipnet::IpNet],
@@ -125,7 +137,7 @@ impl View for CoreView<'_> {
 
     fn joining(&self, service: &str, backend: &str) -> bool {
         !self.joining.is_empty()
-            && self.joining.contains(&TargetKey { service: service.into(), backend: backend.into() })
+            && self.joining.contains_key(&TargetKey { service: service.into(), backend: backend.into() })
     }
 
     fn hop(&self, address: IpAddr) -> Option<Hop> {
@@ -148,7 +160,8 @@ impl Core {
         // Backends that are new must be looked up and checked whatever comes of it; if installing fails the old
         // targets are set again.
         let joining = self.joining.clone();
-        self.joining.extend(self.added(&config));
+        let now = self.clock.seconds(monotonic_nanoseconds());
+        self.joining.extend(self.added(&config).into_iter().map(|key| (key, now)));
         let (_, moved) = match self.install(&config) {
             Ok(done) => done,
             Err(error) => {
@@ -163,9 +176,7 @@ impl Core {
         self.health.retain(&self.config);
         let health = &self.health;
         // Known to be ready from before (renamed, or moved within a reload): nothing to wait for.
-        self.joining.retain(|key| {
-            health.get(&key.service, &key.backend).is_none_or(|s| s.state != HealthState::Ready)
-        });
+        self.joining.retain(|key, _| !health.is_ready(key));
         self.checker.set_targets(targets(&self.config, &HashMap::new()));
         self.resolver.set_targets(addresses(&self.config));
         Ok(moved)
@@ -223,10 +234,28 @@ impl Core {
         self.installer.set_time(now);
     }
 
-    /// What time alone changes: slots settle, backends warm up, flows that nothing was seen of are forgotten.
+    /// Lets those take connections that join, are ready and have been candidates for long enough. Says whether there were
+    /// any.
+    pub(super) fn join(&mut self) -> bool {
+        let now = self.clock.seconds(monotonic_nanoseconds());
+        let (health, services) = (&self.health, &self.config.services);
+        let is_named = |name: &str| services.iter().any(|s| s.name == name && s.forward == Forward::Gue);
+        let before = self.joining.len();
+        self.joining.retain(|key, since| {
+            let waits = is_named(&key.service) && now.saturating_sub(*since) < CANDIDATE_FIRST;
+            waits || !health.is_ready(key)
+        });
+        before != self.joining.len()
+    }
+
+    /// What time alone changes: those that join take connections, slots settle, backends warm up, flows that nothing was seen
+    /// of are forgotten.
     pub(super) fn tick(&mut self) {
         self.ticks += 1;
         self.set_time();
+        if self.join() {
+            self.refresh();
+        }
         let is_due = self.ticks.is_multiple_of(TICKS_OF_A_SWEEP);
         if is_due {
             self.repair();

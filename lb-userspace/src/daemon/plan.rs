@@ -56,7 +56,7 @@ impl Core {
         self.set_time();
         let added = self.added(config);
         let mut joining = self.joining.clone();
-        joining.extend(added.iter().cloned());
+        joining.extend(added.iter().cloned().map(|key| (key, 0)));
         // Copies: what is only planned must leave no trace in member indices and settling clocks.
         let at_once = {
             let view = CoreView { joining: &joining, ..self.view(config) };

@@ -33,9 +33,9 @@ use super::{
 use crate::{
     api::{Author, TcpServer, Timestamp, Transaction, UnixServer, Via, What, types::Drift},
     config::{Announce, Config, Digest, read_text},
-    control::desired::Desired,
+    control::{desired::Desired, past, settling::Seconds},
     dataplane::{self, Adopted, Attachment, Capacity, Grace, Installer, Pins, Swept},
-    health::{Checker, Event, HealthState, TargetKey},
+    health::{Checker, Event, TargetKey},
     net::{
         Netlink, announce,
         links::Inventory,
@@ -50,6 +50,8 @@ const FIRST_ROUND_GRACE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks at a change that waits to be confirmed.
 const CONFIRMATIONS: Duration = Duration::from_secs(1);
+/// Bytes of the newest records, which are read at start for who was in the services before.
+const BYTES_OF_THE_PAST: u64 = 8 << 20;
 /// For the neighbours to answer at start.
 const FIRST_ROUTES: Duration = Duration::from_millis(1500);
 
@@ -157,7 +159,9 @@ impl Started {
         let loaded = dataplane::load(Some(pins), &Capacity::for_config(&config))?;
         let mut desired = Desired::new(seed);
         let (installer, adopted) = open_installer(loaded.adopted, loaded.memory, loaded.clock)?;
-        desired.set_time(loaded.clock.seconds(monotonic_nanoseconds()));
+        let now = loaded.clock.seconds(monotonic_nanoseconds());
+        desired.set_time(now);
+        remember(&mut desired, &history, &Digest::of(&text), now);
         for (identity, service) in &adopted.services {
             let members = service.members.iter().map(|(id, m)| (*id, m.index));
             desired.adopt(*identity, members, &service.slots, |slot| {
@@ -192,7 +196,7 @@ impl Started {
             snapshot: Default::default(),
             checker,
             health,
-            joining: HashSet::new(),
+            joining: HashMap::new(),
             links: Arc::clone(&links_now.borrow()),
             routes: Arc::clone(&routes.borrow_and_update()),
             resolver,
@@ -289,6 +293,33 @@ async fn all(servers: &mut [tokio::task::JoinHandle<()>]) {
     for server in servers.iter_mut().filter(|s| !s.is_finished()) {
         // A server that panicked is over as well.
         let _ = server.await;
+    }
+}
+
+/// Tells the tables who was in the services before this start.
+fn remember(desired: &mut Desired, history: &History, in_force: &Digest, now: Seconds) {
+    let records = history.records();
+    let mut bytes = 0;
+    let recent = records.iter().rev().take_while(|record| {
+        bytes += record.bytes;
+        bytes <= BYTES_OF_THE_PAST
+    });
+    let first = records.len() - recent.count();
+    for (i, record) in records.iter().enumerate().skip(first) {
+        let until = match records.get(i + 1) {
+            Some(next) => next.time,
+            None if record.digest == in_force.to_string() => continue,
+            None => Timestamp::now(),
+        };
+        let age = until.seconds_until(Timestamp::now());
+        if age > past::KEPT_FOR {
+            continue;
+        }
+        // What cannot be read any more only names fewer candidates.
+        let text = history.text(record).ok();
+        if let Some(config) = text.and_then(|text| Config::parse("the history", &text).ok()) {
+            desired.remember(&config, now.saturating_sub(age));
+        }
     }
 }
 
@@ -446,14 +477,12 @@ impl Core {
             return false;
         }
         let changed = self.health.update(&event.key, event.status.clone());
-        if event.status.state == HealthState::Ready {
-            self.joining.remove(&event.key);
-        }
+        let joined = self.join();
         if changed {
             let (service, backend) = (&event.key.service, &event.key.backend);
             info!("{service}/{backend} is {:?}: {}", event.status.state, event.status.reason);
         }
-        changed
+        changed || joined
     }
 
     /// SIGHUP: the file as it is.
