@@ -30,7 +30,7 @@ use crate::{
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// For one call of the command line.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+const CALL_LIMIT: Duration = Duration::from_secs(30);
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// What `lb run` and `lb agent` have in common: an instance with a name, a configuration file and a log.
@@ -214,6 +214,15 @@ impl LbProcess {
         self.0.process.kill()
     }
 
+    /// What is left when its machine loses power: the files. The process is killed, its datapath is gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or something of the datapath stays.
+    pub fn lose(&mut self) -> Result<()> {
+        self.0.process.kill()?;
+        self.0.detach()
+    }
+
     /// `--name` of the instance.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -294,6 +303,17 @@ impl AgentProcess {
         self.instance.process.kill()
     }
 
+    /// `lb agent status --json`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn status(&self) -> Result<Value> {
+        let mut command = self.instance.ns.command(&self.instance.binary);
+        command.args(["agent", "status", "--json", "--name", &self.instance.name]);
+        let text = output_of(command, CALL_LIMIT)?;
+        serde_json::from_str(&text).with_context(|| format!("lb agent status --json printed {text:?}"))
+    }
+
     /// `--name` of the instance.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -333,19 +353,22 @@ impl Instance {
         self.folder.path().join("lb.toml")
     }
 
-    fn remove(&mut self) -> Result<()> {
-        self.process.kill()?;
+    fn detach(&self) -> Result<()> {
         let (pins, words): (_, &[&str]) = match self.item {
             Item::Agent(_) => (cleanup::AGENT_PIN_DIR, &["agent", "detach"]),
             _ => (cleanup::PIN_DIR, &["detach"]),
         };
-        let detached = if Path::new(pins).join(&self.name).exists() {
-            let mut command = self.ns.command(&self.binary);
-            command.args(words).args(["--name", &self.name]);
-            output_of(command, CALL_LIMIT).map(drop)
-        } else {
-            Ok(())
-        };
+        if !Path::new(pins).join(&self.name).exists() {
+            return Ok(());
+        }
+        let mut command = self.ns.command(&self.binary);
+        command.args(words).args(["--name", &self.name]);
+        output_of(command, CALL_LIMIT).map(drop)
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        self.process.kill()?;
+        let detached = self.detach();
         // Whether or not `lb` could: the pins go.
         cleanup::remove(&self.item).and(detached)
     }

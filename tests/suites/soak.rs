@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 mod tests {
-    use lb_tests::soak::{Outcome, Size, connections, flood, restart};
+    use lb_tests::soak::{Outcome, Size, connections, failover, flood, restart};
 
     fn nothing_wrong(outcome: &impl Outcome) {
         let complaints = outcome.complaints();
@@ -24,6 +24,15 @@ mod tests {
         nothing_wrong(&report);
         assert_eq!((report.lost_connections, report.missing_sequence_numbers), (0, 0), "{report:?}");
         assert!(report.sequence_numbers > 0 && report.programs_replaced == 2, "{report:?}");
+    }
+
+    #[test]
+    fn balancers_that_share_nothing_break_nothing() {
+        let report = failover::run(Size::Ci, 1).unwrap();
+        nothing_wrong(&report);
+        assert_eq!(report.broken_unexpected, 0, "{report:?}");
+        assert!(report.second_chance > 0 && report.balancers_lost > 0, "{report:?}");
+        assert!(report.lines >= 5 * report.connections as u64, "{report:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     numbers::{Part, parts, table},
-    scene::{CLIENTS, Mode, Scene},
+    scene::{CLIENTS, Mode, Scene, Size},
 };
 use crate::{
     cleanup::namespaces_of,
@@ -54,14 +54,14 @@ struct Verdict {
 /// Measures all `modes`, prints, and says by the exit code whether all went well.
 pub(super) fn main(
     modes: &[Mode],
-    backends: u8,
+    size: Size,
     announce: Announce,
     requests: usize,
     json: bool,
 ) -> Result<ExitCode> {
     let mut measured = Vec::new();
     for &mode in modes {
-        let one = measure(Scene::build(mode, backends, announce)?, requests)?;
+        let one = measure(Scene::build(mode, size, announce)?, requests)?;
         if !json {
             one.print();
         }

@@ -8,7 +8,7 @@ use lb_userspace::config::Announce;
 
 use super::{
     live, measure,
-    scene::{Mode, Scene},
+    scene::{Mode, Scene, Size},
     state::StateFile,
 };
 use crate::netns::require_root;
@@ -31,6 +31,9 @@ pub(super) struct Options {
     /// Number of backends
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=240))]
     backends: u8,
+    /// Number of balancers; the router spreads flows over two (ECMP)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    balancers: u8,
     /// How the VIP reaches the balancer: by a route, or announced by ARP on the LAN
     #[arg(long, value_enum, default_value_t = Announcement::None)]
     announce: Announcement,
@@ -92,16 +95,20 @@ pub(super) fn main(options: &Options) -> Result<ExitCode> {
     require_root()?;
     let announce = options.announce.into();
     let requests = options.requests.map(|n| n as usize);
+    let size = Size { backends: options.backends, balancers: options.balancers };
+    if size.balancers == 2 && announce == Announce::Arp {
+        bail!("two balancers cannot both announce the VIP by ARP: leave --announce arp out");
+    }
     if options.exit {
         let one = options.mode.and_then(ModeChoice::one);
         let modes = one.as_ref().map_or(&Mode::ALL[..], slice::from_ref);
-        return measure::main(modes, options.backends, announce, requests.unwrap_or(REQUESTS), options.json);
+        return measure::main(modes, size, announce, requests.unwrap_or(REQUESTS), options.json);
     }
     let Some(mode) = options.mode.unwrap_or(ModeChoice::Ipip).one() else {
         bail!("a live lab runs one mode: use --mode l2, ipip, ipv6 or gue, or add --exit");
     };
     let state = StateFile::claim(&options.name)?;
     let settings = live::Settings { rate: options.rate, requests, json: options.json };
-    live::main(&settings, &state, || Scene::build(mode, options.backends, announce))?;
+    live::main(&settings, &state, || Scene::build(mode, size, announce))?;
     Ok(ExitCode::SUCCESS)
 }

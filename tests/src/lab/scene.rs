@@ -15,7 +15,7 @@ use crate::{
     cleanup::Folder,
     lb_config::{AgentConfig, LbConfig},
     lb_process::{AgentProcess, LbProcess, has_xdp},
-    site::at_once,
+    site::{SEED, at_once},
     topology::{World, world::Host},
     view::View,
     wait::wait_for,
@@ -40,10 +40,20 @@ pub(super) enum Mode {
     Gue,
 }
 
+/// How many there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    pub(super) backends: u8,
+    /// 1 or 2.
+    pub(super) balancers: u8,
+}
+
 /// The parts, in the order in which they go.
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) lb: LbProcess,
+    /// A second balancer, where one was asked for.
+    pub(super) lb2: Option<LbProcess>,
     pub(super) agents: Vec<AgentProcess>,
     _servers: Vec<Backend>,
     pub(super) world: World,
@@ -75,9 +85,15 @@ impl Mode {
 
 impl Scene {
     /// Builds it and waits until every backend is in service.
-    pub(super) fn build(mode: Mode, backends: u8, announce: Announce) -> Result<Self> {
-        eprintln!("lab: namespaces for a client, a router, the balancer and {backends} backends …");
+    pub(super) fn build(mode: Mode, size: Size, announce: Announce) -> Result<Self> {
+        let Size { backends, balancers } = size;
+        eprintln!(
+            "lab: namespaces for a client, a router, balancers ({balancers}) and backends ({backends}) …"
+        );
         let mut plan = World::one_arm().backends(backends);
+        if balancers == 2 {
+            plan = plan.two_balancers();
+        }
         if announce == Announce::Arp {
             plan = plan.vip_on_lan();
         }
@@ -98,26 +114,38 @@ impl Scene {
         eprintln!("lab: the balancer …");
         let mut config = LbConfig::web(&world, vip(&world, mode), mode.forward(), mode == Mode::Ipv6);
         config.daemon.announce = announce;
-        let arguments = ["--interface", &world.lb.interface, "--detach-on-exit"];
-        let lb = LbProcess::start_with(&world.lb, &config.to_toml()?, &arguments)?;
-        wait_for("every backend to be in service", READY_LIMIT, || {
-            // By the command, as its user would: what `lb` is here may be a stand-in.
-            lb.status().is_ok_and(|status| View(status).is_settled())
-        })?;
-        Ok(Self { lb, agents, _servers: servers, world, _folder: folder, mode })
+        if balancers == 2 {
+            // Without it each would make up its own.
+            config.daemon.hash_seed = Some(SEED.into());
+        }
+        let text = config.to_toml()?;
+        let start = |host: &Host| {
+            LbProcess::start_with(host, &text, &["--interface", &host.interface, "--detach-on-exit"])
+        };
+        let (lb, lb2) = (start(&world.lb)?, world.lb2.as_ref().map(start).transpose()?);
+        for lb in [Some(&lb), lb2.as_ref()].into_iter().flatten() {
+            wait_for("every backend to be in service", READY_LIMIT, || {
+                // By the command, as its user would: what `lb` is here may be a stand-in.
+                lb.status().is_ok_and(|status| View(status).is_settled())
+            })?;
+        }
+        Ok(Self { lb, lb2, agents, _servers: servers, world, _folder: folder, mode })
     }
 
-    /// Ends the balancer as an operator would; the rest goes with the scene.
+    /// Ends the balancers as an operator would; the rest goes with the scene.
     ///
     /// # Errors
     /// When the balancer ends badly or leaves its program behind.
     pub(super) fn end(mut self) -> Result<()> {
-        self.lb.stop()?;
-        let Host { ns, interface, .. } = &self.world.lb;
-        ensure!(
-            !has_xdp(&ns.entry(), interface)?,
-            "lb run --detach-on-exit has left an XDP program on {interface}"
-        );
+        let Self { lb, lb2, world, .. } = &mut self;
+        let second = lb2.as_mut().zip(world.lb2.as_ref());
+        for (lb, Host { ns, name, interface, .. }) in [(lb, &world.lb)].into_iter().chain(second) {
+            lb.stop()?;
+            ensure!(
+                !has_xdp(&ns.entry(), interface)?,
+                "lb run --detach-on-exit has left an XDP program on {interface} of {name}"
+            );
+        }
         Ok(())
     }
 

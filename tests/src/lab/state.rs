@@ -61,6 +61,7 @@ impl State {
         let agents = scene.world.backends.iter().zip(&scene.agents);
         let mut instances: BTreeMap<_, _> = agents.map(|(host, agent)| (&host.name, agent.name())).collect();
         instances.insert(&scene.world.lb.name, scene.lb.name());
+        instances.extend(scene.world.lb2.iter().zip(&scene.lb2).map(|(host, lb)| (&host.name, lb.name())));
         let role = |host: &crate::topology::world::Host| {
             let instance = instances.get(&host.name).map(|&name| name.to_owned());
             (host.name.clone(), Role { namespace: host.ns.name().to_owned(), instance })

@@ -21,7 +21,8 @@ use crate::{
 
 /// The service over IPv6, which settles soon: what is settled and what is forgotten is played as well.
 pub(super) const OVER_V6: &str = "six";
-const OVER_V4: &str = "web";
+/// The service over IPv4.
+pub(super) const OVER_V4: &str = "web";
 const SOON: &str = "20s";
 /// Servers that run; the services begin with fewer.
 const SERVERS: u8 = 8;

@@ -3,6 +3,7 @@
 
 pub mod connections;
 mod events;
+pub mod failover;
 pub mod flood;
 mod generator;
 pub mod restart;
@@ -31,6 +32,8 @@ pub enum Name {
     Connections,
     /// Live connections and numbered datagrams through kills, restarts and replaced programs
     Restart,
+    /// Live connections through the loss of one of two balancers, whose backends change meanwhile
+    Failover,
     /// Live connections while packets from tuples that nobody has go through the same service
     Flood,
 }
@@ -77,6 +80,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     let (outcome, complaints) = match options.name {
         Name::Connections => judged(&connections::run(size, seed)?)?,
         Name::Restart => judged(&restart::run(size, seed)?)?,
+        Name::Failover => judged(&failover::run(size, seed)?)?,
         Name::Flood => judged(&flood::run(size, seed)?)?,
     };
     for complaint in &complaints {

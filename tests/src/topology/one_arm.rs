@@ -1,17 +1,18 @@
 //! Client — router — LAN with balancer and backends.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, bail};
 
 use super::{
     Plan,
-    world::{CLIENT_MTU, Place, World, client, plan_client, plan_client_gateway, plan_vips},
+    world::{CLIENT_MTU, Place, World, client, plan_client, plan_client_gateway, plan_vips, spread_route},
 };
 
-/// Host numbers of the LAN: router, balancer, VIP, first backend.
+/// Host numbers of the LAN: router, balancer, the second one, VIP, first backend.
 const ROUTER: u8 = 1;
 const BALANCER: u8 = 2;
+const SECOND: u8 = 3;
 const VIP: u8 = 10;
 const FIRST_BACKEND: u8 = 11;
 /// They share the last byte of an IPv4 address with the others.
@@ -25,11 +26,12 @@ pub struct OneArm {
     vip_on_lan: bool,
     prepared: bool,
     behind: bool,
+    second: bool,
 }
 
 impl Default for OneArm {
     fn default() -> Self {
-        Self { backends: 3, mtu: 1500, vip_on_lan: false, prepared: false, behind: false }
+        Self { backends: 3, mtu: 1500, vip_on_lan: false, prepared: false, behind: false, second: false }
     }
 }
 
@@ -65,6 +67,12 @@ impl OneArm {
         Self { behind: true, ..self }
     }
 
+    /// A second balancer on the LAN; the router spreads flows over both (ECMP by addresses and ports). Default: one.
+    #[must_use]
+    pub fn two_balancers(self) -> Self {
+        Self { second: true, ..self }
+    }
+
     /// Builds it.
     ///
     /// # Errors
@@ -75,14 +83,16 @@ impl OneArm {
         }
         let (vip4, vip6) = self.vips();
         let lb = on_lan("lb", BALANCER);
+        let second = self.second.then(|| on_lan("lb2", SECOND));
         let backends: Vec<_> =
             (0..self.backends).map(|i| on_lan(&format!("b{}", i + 1), FIRST_BACKEND + i)).collect();
 
         let mut plan = Plan::default();
         plan.veth(("client", "eth0"), ("router", "to-client"), CLIENT_MTU);
         plan_client(plan.node("client"));
-        let ports: Vec<_> =
-            [&lb].into_iter().chain(&backends).map(|host| self.plan_on_lan(&mut plan, host)).collect();
+        let hosts =
+            [&lb].into_iter().chain(&second).chain(&backends).map(|host| self.plan_on_lan(&mut plan, host));
+        let ports: Vec<_> = hosts.collect();
         self.plan_router(&mut plan, &ports);
         if self.prepared {
             for host in &backends {
@@ -97,6 +107,7 @@ impl OneArm {
             client: client().host(&mut topology)?,
             router: Some(router.host(&mut topology)?),
             lb: lb.host(&mut topology)?,
+            lb2: second.map(|place| place.host(&mut topology)).transpose()?,
             backends: backends.into_iter().map(|b| b.host(&mut topology)).collect::<Result<_>>()?,
             vip4,
             vip6,
@@ -139,9 +150,14 @@ impl OneArm {
             .address("lan", &format!("{}/64", lan_v6(ROUTER)));
         plan_client_gateway(router, "to-client");
         if !self.vip_on_lan {
+            let ways: &[u8] = if self.second { &[BALANCER, SECOND] } else { &[BALANCER] };
+            let hops4: Vec<IpAddr> = ways.iter().map(|host| lan_v4(*host).into()).collect();
+            let hops6: Vec<IpAddr> = ways.iter().map(|host| lan_v6(*host).into()).collect();
             router
-                .route(&format!("{vip4} via {}", lan_v4(BALANCER)))
-                .route(&format!("{vip6} via {}", lan_v6(BALANCER)));
+                .route(&spread_route(vip4.into(), &hops4))
+                .route(&spread_route(vip6.into(), &hops6))
+                .sysctl("net/ipv4/fib_multipath_hash_policy", "1")
+                .sysctl("net/ipv6/fib_multipath_hash_policy", "1");
         }
     }
 }

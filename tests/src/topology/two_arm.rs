@@ -83,6 +83,7 @@ impl TwoArm {
             client: client().host(&mut topology)?,
             router: None,
             lb: lb.host(&mut topology)?,
+            lb2: None,
             backends: backends.into_iter().map(|b| b.host(&mut topology)).collect::<Result<_>>()?,
             vip4,
             vip6,

@@ -4,17 +4,20 @@
 //! |---|---|---|
 //! | client's link | 198.18.0.0/24 (client .2) | 2001:db8:c::/64 (client ::2) |
 //! | client's many addresses | 198.19.0.0/16 | 2001:db8:c0::/48, one per /64 |
-//! | balancer's LAN (one-arm) | 198.51.100.0/24: router .1, balancer .2, backends from .11 | 2001:db8:1::/64, likewise |
+//! | balancer's LAN (one-arm) | 198.51.100.0/24: router .1, balancer .2, a second one .3, backends from .11 | 2001:db8:1::/64, likewise |
 //! | backends' links (two-arm) | 203.0.113.0/24 in /30 | 2001:db8:2:N::/64 |
 //! | VIP, routed | 192.0.2.10 | 2001:db8::10 |
 //! | VIP, on the LAN | 198.51.100.10 | 2001:db8:1::10 |
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use anyhow::{Result, anyhow};
 
 use super::{Node, OneArm, Topology, TwoArm};
-use crate::netns::Namespace;
+use crate::{netns::Namespace, process::output_of};
 
 /// A namespace of the world with its own addresses.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub struct World {
     pub router: Option<Host>,
     /// The balancer.
     pub lb: Host,
+    /// The second balancer, where the world has one: the router spreads flows over both.
+    pub lb2: Option<Host>,
     /// `b1`, `b2`…
     pub backends: Vec<Host>,
     /// The IPv4 address that clients ask.
@@ -67,6 +72,8 @@ pub(super) const SOURCES_V6: &str = "2001:db8:c0::/48";
 pub(super) const CLIENT_GATEWAY_V4: &str = "198.18.0.1";
 /// The same for IPv6.
 pub(super) const CLIENT_GATEWAY_V6: &str = "2001:db8:c::1";
+/// For one change of a route.
+const ROUTE_LIMIT: Duration = Duration::from_secs(10);
 /// MTU of the client's link, in bytes: what most of the internet has.
 pub(super) const CLIENT_MTU: u32 = 1500;
 
@@ -116,7 +123,8 @@ impl World {
     #[must_use]
     pub fn tunnel_sources(&self) -> Vec<String> {
         if self.router.is_some() {
-            vec![format!("{}/32", self.lb.v4), format!("{}/128", self.lb.v6)]
+            let own = |lb: &Host| [format!("{}/32", lb.v4), format!("{}/128", lb.v6)];
+            [&self.lb].into_iter().chain(&self.lb2).flat_map(own).collect()
         } else {
             vec!["203.0.113.0/24".into(), "2001:db8:2::/48".into()]
         }
@@ -124,8 +132,36 @@ impl World {
 
     /// All hosts, client first.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
-        [&self.client].into_iter().chain(&self.router).chain([&self.lb]).chain(&self.backends)
+        [&self.client]
+            .into_iter()
+            .chain(&self.router)
+            .chain([&self.lb])
+            .chain(&self.lb2)
+            .chain(&self.backends)
     }
+
+    /// Makes the router spread the flows for the VIPs over these balancers. Which flow goes to which follows from
+    /// their number and order.
+    ///
+    /// # Errors
+    /// Without a router, or when it refuses.
+    pub fn spread_over(&self, balancers: &[&Host]) -> Result<()> {
+        let router = self.router.as_ref().ok_or_else(|| anyhow!("this world has no router"))?;
+        let hops4: Vec<IpAddr> = balancers.iter().map(|lb| lb.v4.into()).collect();
+        let hops6: Vec<IpAddr> = balancers.iter().map(|lb| lb.v6.into()).collect();
+        for route in [spread_route(self.vip4.into(), &hops4), spread_route(self.vip6.into(), &hops6)] {
+            let mut command = router.ns.command("ip");
+            command.args(["route", "replace"]).args(route.split(' '));
+            output_of(command, ROUTE_LIMIT)?;
+        }
+        Ok(())
+    }
+}
+
+/// The words behind `ip route add` that spread flows over these hops.
+pub(super) fn spread_route(vip: IpAddr, hops: &[IpAddr]) -> String {
+    let hops: Vec<_> = hops.iter().map(|hop| format!("nexthop via {hop}")).collect();
+    format!("{vip} {}", hops.join(" "))
 }
 
 impl Place {
