@@ -288,7 +288,7 @@ impl<'p> Agent<'p> {
     }
 
     fn say_ready(&self, out: &mut Out<'_>, event: &str, attachment: &Attachment) {
-        let Attachment { interface, mode, reason, replaced } = attachment;
+        let Attachment { interface, mode, reason, replaced, .. } = attachment;
         let how = if *replaced { "replaced the program on" } else { "attached to" };
         let text = format!("{how} {interface} in {mode} mode ({reason}), {}", self.serves());
         let details = json!({

@@ -259,6 +259,9 @@ impl Core {
         let is_due = self.ticks.is_multiple_of(TICKS_OF_A_SWEEP);
         if is_due {
             self.repair();
+            if self.missing_interfaces().next().is_some() {
+                self.follow_interfaces();
+            }
         }
         let installer = &self.installer;
         let has_settled = is_due && self.desired.settle(|service, slot| installer.stamp(service, slot));

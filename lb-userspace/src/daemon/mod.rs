@@ -11,6 +11,7 @@ mod edits;
 mod handle;
 mod history;
 mod hops;
+mod interfaces;
 mod journal;
 mod lock;
 mod manager;

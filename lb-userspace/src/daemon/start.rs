@@ -410,7 +410,7 @@ impl Core {
             let program = dataplane::balancer(&mut self.ebpf)?;
             let attachment =
                 dataplane::attach(program, &self.pins, &name, self.config.daemon.xdp_mode, current)?;
-            self.attachments.push(attachment);
+            self.attachments.push(Attachment { ifindex: link.index, ..attachment });
         }
         let vips: Vec<IpAddr> = self.config.services.iter().flat_map(|s| s.addresses.clone()).collect();
         self.announce(&vips);
@@ -446,27 +446,6 @@ impl Core {
                     warn!("VIPs were not announced on {}: {error}", link.name);
                 }
             });
-        }
-    }
-
-    /// Keeps the MAC addresses that answers carry.
-    pub(super) fn follow_interfaces(&mut self) {
-        for name in self.config.daemon.interfaces.clone() {
-            let Ok(link) = self.links.by_name(&name) else {
-                warn!(
-                    "interface {name} is gone: nothing is balanced there until it is back and the daemon restarted"
-                );
-                continue;
-            };
-            let (index, mac) = (link.index, link.ethernet());
-            match mac {
-                Ok(mac) => {
-                    if let Err(error) = dataplane::set_interface(&mut self.ebpf, index, mac) {
-                        warn!("{name}: {error}");
-                    }
-                }
-                Err(error) => warn!("{error}"),
-            }
         }
     }
 

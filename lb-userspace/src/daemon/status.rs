@@ -212,6 +212,10 @@ impl Core {
                 self.drift.what.join(", ")
             ));
         }
+        warnings.extend(self.missing_interfaces().map(|name| {
+            format!("interface {name} is gone, or the program could not be attached to it (the log says which): it is \
+                     attached as soon as that is possible")
+        }));
         for attachment in self.attachments.iter().filter(|a| a.mode == "generic") {
             warnings.push(format!(
                 "{}: generic mode, slower than native ({})",

@@ -22,6 +22,8 @@ use crate::config::XdpMode;
 pub struct Attachment {
     /// Interface.
     pub interface: String,
+    /// Its index when the program was attached; 0 where nobody has asked.
+    pub ifindex: u32,
     /// `native` or `generic`.
     pub mode: &'static str,
     /// Why this mode: what was asked, or what native mode failed with.
@@ -48,6 +50,7 @@ pub fn attach(
             Ok(()) => {
                 return Ok(Attachment {
                     interface: interface.into(),
+                    ifindex: 0,
                     mode: current.unwrap_or("native"),
                     reason: "kept from before".into(),
                     replaced: true,
@@ -130,7 +133,13 @@ fn fresh(
                     None => "as configured".into(),
                     Some(failure) => failure.clone(),
                 };
-                return Ok(Attachment { interface: interface.into(), mode: name, reason, replaced: false });
+                return Ok(Attachment {
+                    interface: interface.into(),
+                    ifindex: 0,
+                    mode: name,
+                    reason,
+                    replaced: false,
+                });
             }
             Err(error) => failures.push(format!("{name} mode: {}", text(&error))),
         }
@@ -160,6 +169,17 @@ pub fn set_interface(ebpf: &mut Ebpf, ifindex: u32, mac: [u8; 6]) -> Result<(), 
     let map = ebpf.map_mut(maps::INTERFACES).ok_or(DataplaneError::Object { what: maps::INTERFACES })?;
     let mut interfaces: HashMap<&mut MapData, u32, Interface> = HashMap::try_from(map).map_err(error)?;
     interfaces.insert(ifindex, Interface { mac, _pad: [0; 2] }, 0).map_err(error)
+}
+
+/// Forgets the MAC address of an interface that is gone.
+///
+/// # Errors
+/// [`DataplaneError::Map`].
+pub fn forget_interface(ebpf: &mut Ebpf, ifindex: u32) -> Result<(), DataplaneError> {
+    let error = |e: aya::maps::MapError| DataplaneError::Map { name: maps::INTERFACES, error: e.to_string() };
+    let map = ebpf.map_mut(maps::INTERFACES).ok_or(DataplaneError::Object { what: maps::INTERFACES })?;
+    let mut interfaces: HashMap<&mut MapData, u32, Interface> = HashMap::try_from(map).map_err(error)?;
+    interfaces.remove(&ifindex).map_err(error)
 }
 
 /// The balancer's program of a loaded object.

@@ -30,7 +30,9 @@ mod unlink;
 
 pub use adopt::{Adopted, AdoptedMember, AdoptedService};
 pub use agent::{AgentMaps, AgentView, Way};
-pub use attach::{Attachment, PinnedProgram, attach, balancer, pinned_program, set_interface};
+pub use attach::{
+    Attachment, PinnedProgram, attach, balancer, forget_interface, pinned_program, set_interface,
+};
 pub use counters::{flow_events, forwarded, reasons, reset};
 pub use error::DataplaneError;
 pub use grace::Grace;

@@ -8,7 +8,8 @@ use lb_tests::{
     process::{Output, output_of, run},
     site::{LIMIT, SEED, Site},
     topology::{World, world::Host},
-    xdp_pass::PassProgram,
+    view::View,
+    xdp_pass::{Attached, PassProgram},
 };
 use lb_userspace::config::Forward;
 use nix::sys::signal::Signal;
@@ -112,12 +113,9 @@ fn ip(host: &Host, words: &str) {
     output_of(command, LIMIT).unwrap();
 }
 
-#[test]
-fn an_interface_that_was_replaced_while_no_daemon_ran_is_attached_afresh() {
-    let mut site = site(&[]);
-    site.lb.stop().unwrap();
+/// Makes the balancer's interface anew, as a hypervisor does or a driver that is loaded again.
+fn make_again(site: &Site) -> Attached {
     let (lb, router) = (&site.world.lb, site.world.router.as_ref().unwrap());
-    ip(lb, "link del eth0");
     ip(lb, &format!("link add eth0 type veth peer name p-lb netns {}", router.ns.name()));
     ip(router, "link set p-lb master lan up");
     for words in [
@@ -131,10 +129,44 @@ fn an_interface_that_was_replaced_while_no_daemon_ran_is_attached_afresh() {
         set_offload("p-lb", Offload::TxChecksum, false)?;
         PassProgram::load()?.attach("p-lb")
     });
-    let _pass = pass.unwrap();
+    pass.unwrap()
+}
+
+#[test]
+fn an_interface_that_was_replaced_while_no_daemon_ran_is_attached_afresh() {
+    let mut site = site(&[]);
+    site.lb.stop().unwrap();
+    ip(&site.world.lb, "link del eth0");
+    let _pass = make_again(&site);
     assert!(!is_attached(&site), "its program went with it");
     site.lb.start_again().unwrap();
     site.wait_settled().unwrap();
     assert!(is_attached(&site));
     balances(&site);
+}
+
+#[test]
+fn an_interface_that_vanished_and_came_back_is_attached_again() {
+    let mut site = site(&[]);
+    let started = site.view().unwrap().0["started"].clone();
+    let interfaces = |view: &View| view.0["interfaces"].as_array().unwrap().len();
+    let warns = |view: &View| view.0["warnings"].to_string().contains("interface eth0 is gone");
+    for how in ["gone for a while", "replaced at once"] {
+        ip(&site.world.lb, "link del eth0");
+        if how == "gone for a while" {
+            site.wait("eth0 to be missed", |view| warns(view) && interfaces(view) == 0).unwrap();
+        }
+        let _pass = make_again(&site);
+        site.wait("eth0 to be attached again", |view| {
+            !warns(view) && interfaces(view) == 1 && is_attached(&site)
+        })
+        .unwrap();
+        site.wait_settled().unwrap();
+        balances(&site);
+    }
+    assert_eq!(site.view().unwrap().0["started"], started, "by the same daemon");
+    // The link that is pinned is the living one.
+    site.lb.stop().unwrap();
+    let done = detach(&site, &[]);
+    assert!(done.stdout.contains("eth0") && !is_attached(&site), "{}", done.stdout);
 }
