@@ -2,6 +2,7 @@
 //!
 //! - [`abi`]: the layout of every map. Changing it means raising [`abi::ABI_VERSION`].
 //! - [`wire`]: header layouts and checksums.
+//! - [`aes`]: AES-128, for connection IDs that hide their server.
 //! - [`hash`]: the keyed hash that picks slots.
 //! - [`datapath`]: parse → decide → apply, generic over a packet ([`datapath::Packet`]) and the tables
 //!   ([`datapath::Tables`]), so that the code that runs in XDP is the code that runs under tests on the host.
@@ -11,6 +12,7 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod aes;
 pub mod datapath;
 pub mod hash;
 pub mod wire;

@@ -13,3 +13,4 @@ pub mod daemon;
 pub mod dataplane;
 pub mod health;
 pub mod net;
+pub mod quic;

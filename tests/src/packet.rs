@@ -248,6 +248,12 @@ impl Packet {
         self
     }
 
+    /// This payload.
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.payload = bytes.to_vec();
+        self
+    }
+
     /// Payload that makes the IP packet this long, IP header included.
     pub fn ip_length(self, bytes: usize) -> Self {
         let now = self.frame().bytes().len() - 14 - self.payload.len();

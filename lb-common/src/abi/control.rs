@@ -52,8 +52,10 @@ pub struct Globals {
     pub flow_mask: u32,
     /// Seconds per kernel tick, scaled by 2^32.
     pub seconds_mult: u32,
+    /// First element of `QUIC`.
+    pub quic_base: u32,
     #[doc(hidden)]
-    pub _reserved: [u32; 7],
+    pub _reserved: [u32; 6],
     /// First cell of `REPLIES`.
     pub reply_base: u32,
     /// Size of the table of replies minus one.

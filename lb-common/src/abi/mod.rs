@@ -16,6 +16,7 @@ mod nat;
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya::Pod is an unsafe trait; each impl says why it holds")]
 mod pod;
+mod quic;
 mod reason;
 mod service;
 
@@ -24,10 +25,11 @@ pub use backend::{Backend, BackendInfo, backend_flags, forward};
 pub use control::{Control, Globals, globals_flags};
 pub use counter::{Counter, Interface};
 pub use nat::Reply;
+pub use quic::{QuicConfig, quic_config};
 pub use reason::{Outcome, Reason};
 pub use service::{
-    Service, ServiceInfo, Vip6, affinity, fragments_key, port_entry, port_key, service_flags, slot,
-    sole_port, tracking, vip_entry, vip_flags,
+    Service, ServiceInfo, Vip6, affinity, fragments_key, port_entry, port_key, server_key, service_flags,
+    slot, sole_port, tracking, vip_entry, vip_flags,
 };
 
 /// Version of everything in this module. Part of the pin directory's name.
@@ -71,6 +73,8 @@ pub mod maps {
     pub const FLOW_EVENTS: &str = "FLOW_EVENTS";
     /// Rate-limit buckets: eight `u64` each, see `datapath::limit`.
     pub const LIMITS: &str = "LIMITS";
+    /// [`super::QuicConfig`] by codepoint, eight for each generation.
+    pub const QUIC: &str = "QUIC";
     /// Interface index → [`super::Interface`].
     pub const INTERFACES: &str = "INTERFACES";
     /// What comes back from backends behind NAT without a pool: [`super::Reply`] cells.

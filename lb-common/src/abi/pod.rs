@@ -1,8 +1,8 @@
 //! `aya::Pod` for the map types, so that user space can read and write them.
 
 use super::{
-    AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Peer, Reply, Service,
-    ServiceInfo, Vip6,
+    AgentSettings, Backend, BackendInfo, Control, Counter, Globals, Interface, Peer, QuicConfig, Reply,
+    Service, ServiceInfo, Vip6,
 };
 
 macro_rules! pod {
@@ -22,6 +22,7 @@ pod!(
     Globals,
     Interface,
     Peer,
+    QuicConfig,
     Reply,
     Service,
     ServiceInfo,

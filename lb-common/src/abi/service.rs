@@ -52,6 +52,8 @@ pub mod affinity {
     pub const SOURCE: u8 = 1;
     /// Source and destination address, source and destination port, protocol.
     pub const FLOW: u8 = 2;
+    /// The server that the QUIC connection ID names; where it names none, the same as [`FLOW`].
+    pub const QUIC: u8 = 3;
 }
 
 /// Values of [`Service::tracking`].
@@ -130,7 +132,13 @@ pub const fn port_key(vip: u16, protocol: u8, port: u16) -> u64 {
     (vip as u64) << 24 | (protocol as u64) << 16 | port as u64
 }
 
-/// A cell of `PORTS`: `key(40) | service(24)`; 0 = empty.
+/// Key of the port table for a server ID, 1 to 65,535, of a service with this number. No packet has such a key:
+/// protocol 254 has no ports and is looked up with port 0.
+pub const fn server_key(service: u16, server: u16) -> u64 {
+    port_key(service, 254, server)
+}
+
+/// A cell of `PORTS`: `key(40) | service(24)`; 0 = empty. With a key of [`server_key`] the service is a member index.
 pub mod port_entry {
     /// Makes a cell; `service` has 24 bits.
     pub const fn new(key: u64, service: u32) -> u64 {

@@ -4,15 +4,15 @@ use super::{
     Address,
     encapsulate::{self, INNER_IPV4, INNER_IPV6, Inner},
     limit,
-    lookup::{self, Vip},
+    lookup::{self, Slot, Vip},
     packet::Packet,
     parse::{self, Network, Ports},
-    tagged, track,
+    quic, tagged, track,
     verdict::Verdict,
     way::{self, Way, Ways, announces},
 };
 use crate::{
-    abi::{Globals, Reason, Service, forward, globals_flags, slot},
+    abi::{Globals, Reason, Service, affinity, forward, globals_flags, slot},
     wire::{be16, ethernet, ipv4, ipv6, protocol, word, words},
 };
 
@@ -53,7 +53,7 @@ fn from_ipv4<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
         return Verdict::detour(Way::Odd4, 0);
     }
     match parse::ipv4(packet, header) {
-        Ok(network) => to_service(packet, tables, globals, vip, &network, INNER_IPV4, ingress),
+        Ok(network) => to_service(packet, tables, globals, vip, Flow::of(network), INNER_IPV4, ingress),
         Err(reason) => Verdict::drop(reason),
     }
 }
@@ -73,7 +73,7 @@ fn from_ipv6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, globals: &Global
         return Verdict::detour(Way::Odd6, 0);
     }
     match parse::ipv6(packet, header) {
-        Ok(network) => to_service(packet, tables, globals, vip, &network, INNER_IPV6, ingress),
+        Ok(network) => to_service(packet, tables, globals, vip, Flow::of(network), INNER_IPV6, ingress),
         Err(reason) => Verdict::drop(reason),
     }
 }
@@ -89,21 +89,20 @@ pub(super) fn not_service(globals: &Globals) -> Verdict {
 
 /// Plain TCP or UDP to a VIP: ports and service.
 #[inline(always)]
-fn to_service<P: Packet, T: Ways<P>, A: Address>(
+pub(super) fn to_service<P: Packet, T: Ways<P>, A: Address>(
     packet: &mut P,
     tables: &T,
     globals: &Globals,
     vip: Vip,
-    network: &Network<A>,
+    mut flow: Flow<A>,
     inner: u8,
     ingress: u32,
 ) -> Verdict {
-    let mut flow = Flow::of(*network);
-    flow.ports = match parse::ports(packet, network) {
+    flow.ports = match parse::ports(packet, &flow.network) {
         Ok(ports) => ports,
         Err(reason) => return Verdict::drop(reason),
     };
-    let service = match lookup::service(tables, globals, vip, network.protocol, flow.ports.destination) {
+    let service = match lookup::service(tables, globals, vip, flow.network.protocol, flow.ports.destination) {
         Ok(service) => service,
         Err(Reason::NoSuchPort) => return Verdict::pass(Reason::NoSuchPort),
         Err(reason) => return Verdict::drop(reason),
@@ -118,16 +117,21 @@ pub(super) struct Flow<A> {
     pub network: Network<A>,
     /// The flow's ports; 0 where it has none.
     pub ports: Ports,
-    /// Whether the flow's transport header is not there: it is in another fragment.
-    pub is_headless: bool,
+    /// [`super::track::packet`], or [`Flow::UNREAD`].
+    pub kind: u8,
+    /// What [`Way::Named`] said of its connection ID; 0 = that was not asked.
+    pub named: u32,
 }
 
 impl<A: Copy> Flow<A> {
+    /// Read when it is needed, which it rarely is.
+    pub(super) const UNREAD: u8 = u8::MAX;
+
     /// The packet's own; its ports are still to be read.
     #[inline(always)]
     pub(super) fn of(network: Network<A>) -> Self {
         let ports = Ports { source: 0, destination: 0 };
-        Self { network, ports, is_headless: false }
+        Self { network, ports, kind: Self::UNREAD, named: 0 }
     }
 }
 
@@ -143,18 +147,28 @@ pub(super) fn deliver<P: Packet, T: Ways<P>, A: Address>(
     ingress: u32,
 ) -> Verdict {
     let (network, ports) = (&flow.network, flow.ports);
+    if flow.named == 0 && service.affinity == affinity::QUIC {
+        return Verdict::detour(Way::Named, network.transport as u32 + quic::UDP_HEADER);
+    }
     if service.limit_cost != 0 && !tables.admits(globals, service, limit::source_word(network.source)) {
         return Verdict::drop(Reason::RateLimited);
     }
     let hash = lookup::affinity_hash(globals, service, network, ports);
+    let named = lookup::server(tables, globals, service, flow.named);
+    let is_named = named != slot::EMPTY;
     let slot = match lookup::slot(tables, service, hash) {
         Ok(slot) => slot,
+        // Who is named needs no slot.
+        Err(_) if is_named => Slot::NOBODY,
         Err(reason) => return Verdict::drop(reason),
     };
-    let member = if slot.is_decided(service) {
+    let member = if is_named {
+        named
+    } else if slot.is_decided(service) {
         slot.value & slot::MEMBER
     } else {
-        let kind = if flow.is_headless { track::packet::DATA } else { parse::kind(packet, service, network) };
+        let kind =
+            if flow.kind == Flow::<A>::UNREAD { parse::kind(packet, service, network) } else { flow.kind };
         tables.track(globals, service, lookup::query(globals, service, network, ports, slot, kind))
     };
     if member & track::LOST != 0 {

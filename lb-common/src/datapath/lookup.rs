@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     abi::{
-        Backend, Globals, Reason, Service, affinity, fragments_key, port_entry, port_key, service_flags,
-        slot, sole_port, tracking, vip_entry, vip_flags,
+        Backend, Globals, Reason, Service, affinity, backend_flags, fragments_key, port_entry, port_key,
+        server_key, service_flags, slot, sole_port, tracking, vip_entry, vip_flags,
     },
     hash::{self, Hasher, cells, domain},
     wire::{gue, protocol},
@@ -136,11 +136,35 @@ pub(super) fn fragments<'t, T: Tables>(
         let service = tables.service(number).ok_or(Reason::BadTable)?;
         let wanted = sole_port(protocol, 0) >> 16;
         let takes = service.sole[0] >> 16 == wanted || service.sole[1] >> 16 == wanted;
-        let needs_ports = service.affinity == affinity::FLOW;
-        return if takes && !needs_ports { Ok(service) } else { Err(Reason::Fragment) };
+        return if takes && !needs_ports(service) { Ok(service) } else { Err(Reason::Fragment) };
     }
     let number = port_cell(tables, globals, fragments_key(vip.number, protocol)).ok_or(Reason::Fragment)?;
     tables.service(globals.service_base.wrapping_add(number)).ok_or(Reason::BadTable)
+}
+
+/// The member that a server ID names; [`slot::EMPTY`] for 0, for one that nobody has, and for one that takes nothing. No
+/// `Option`: what it has in it when it is none is undefined, and the verifier sees that copied.
+///
+/// What [`Way::Named`](super::Way::Named) adds to a server ID is of no matter.
+#[inline(always)]
+pub(super) fn server<T: Tables>(tables: &T, globals: &Globals, service: &Service, server: u32) -> u16 {
+    let server = server as u16;
+    if server == 0 {
+        return slot::EMPTY;
+    }
+    let Some(index) = port_cell(tables, globals, server_key(service.id as u16, server)) else {
+        return slot::EMPTY;
+    };
+    match member(tables, service, index as u16) {
+        Ok(backend) if backend.flags & backend_flags::ALIVE != 0 => index as u16,
+        _ => slot::EMPTY,
+    }
+}
+
+/// Whether a flow's ports are among what its affinity hashes.
+#[inline(always)]
+fn needs_ports(service: &Service) -> bool {
+    service.affinity >= affinity::FLOW
 }
 
 /// Hash of the fields that the service's affinity names.
@@ -160,7 +184,7 @@ pub(super) fn affinity_hash<A: Address>(
         hasher.pair(source[2], destination[2]);
         hasher.pair(source[3], destination[3]);
     }
-    if service.affinity == affinity::FLOW {
+    if needs_ports(service) {
         hasher.pair(ports.word(), u32::from(network.protocol));
     }
     hasher.finish()
@@ -174,6 +198,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Of a service without any.
+    pub(super) const NOBODY: Self = Self { index: 0, value: slot::EMPTY };
+
     /// Whether the owner is the answer for every packet. False for one in a great many.
     #[inline(always)]
     pub(super) fn is_decided(self, service: &Service) -> bool {

@@ -18,6 +18,7 @@ mod nat;
 mod odd;
 mod packet;
 mod parse;
+mod quic;
 mod reset;
 mod tables;
 mod tagged;

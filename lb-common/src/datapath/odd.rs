@@ -16,6 +16,7 @@ use super::{
     lookup::{self, Vip},
     packet::Packet,
     parse::{self, Piece},
+    track,
     verdict::Verdict,
     way::{Way, Ways, announces},
 };
@@ -111,17 +112,14 @@ fn send<P: Packet, T: Ways<P>, A: Address>(
 ) -> Verdict {
     let number = flow.network.protocol;
     let service = if parse::has_ports(number) && !piece.is_whole() {
-        let service = fragmented(packet, tables, globals, vip, &flow, piece);
-        flow.is_headless = true;
-        service
+        fragmented(packet, tables, globals, vip, &flow, piece)
     } else {
-        if parse::has_ports(number) && !flow.is_headless {
+        if parse::has_ports(number) {
             flow.ports = match parse::ports(packet, &flow.network) {
                 Ok(ports) => ports,
                 Err(reason) => return Verdict::drop(reason),
             };
         }
-        flow.is_headless |= !piece.is_whole();
         lookup::service(tables, globals, vip, number, flow.ports.destination)
     };
     let service = match service {
@@ -129,6 +127,9 @@ fn send<P: Packet, T: Ways<P>, A: Address>(
         Err(Reason::NoSuchPort) => return Verdict::pass(Reason::NoSuchPort),
         Err(reason) => return Verdict::drop(reason),
     };
+    // Here and not when it is needed: what it is read from need not be remembered until then.
+    flow.kind =
+        if piece.is_whole() { parse::kind(packet, service, &flow.network) } else { track::packet::DATA };
     balance::deliver(packet, tables, globals, service, &flow, inner, ingress)
 }
 

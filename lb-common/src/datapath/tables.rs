@@ -4,7 +4,10 @@ use super::{
     limit,
     track::{self, FlowEvent, Query},
 };
-use crate::abi::{BUCKET_ENTRIES, Backend, Globals, Reply, Service, Vip6};
+use crate::{
+    abi::{BUCKET_ENTRIES, Backend, Globals, QuicConfig, Reply, Service, Vip6},
+    aes::{self, Block},
+};
 
 /// Eight bytes shared by all CPUs and user space.
 pub trait Word {
@@ -59,6 +62,16 @@ pub trait Tables: Sized {
     fn backend(&self, index: u32) -> Option<&Backend>;
     /// A cell of the table of replies.
     fn reply(&self, index: u32) -> Option<&Reply>;
+    /// A configuration of QUIC connection IDs.
+    fn quic(&self, index: u32) -> Option<&QuicConfig>;
+    /// Encrypts a block with the key of a configuration; behind a call, since a connection ID takes four of them.
+    fn encrypt(&self, config: &QuicConfig, block: Block) -> Block {
+        aes::encrypt(&config.encrypt, block)
+    }
+    /// Decrypts a block with the key of a configuration; behind a call too.
+    fn decrypt(&self, config: &QuicConfig, block: Block) -> Block {
+        aes::decrypt(&config.decrypt, block)
+    }
     /// A bucket of the rate limiter.
     fn limit_bucket(&self, index: u32) -> Option<&[Self::Word; BUCKET_ENTRIES]>;
     /// The coarse clock: kernel ticks since boot.

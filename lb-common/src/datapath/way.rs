@@ -12,7 +12,7 @@ use super::{
     nat::{self, Route, Wanted},
     odd,
     packet::Packet,
-    reset,
+    quic, reset,
     tables::Tables,
     tagged,
     verdict::Verdict,
@@ -55,6 +55,12 @@ ways! {
     Translate = 8;
     /// A TCP segment of a connection whose backend is gone; the argument is where its TCP header is.
     Reset = 9;
+    /// Which server a QUIC connection ID names; the argument is where the datagram's payload begins.
+    Named = 10;
+    /// An IPv4 datagram after that; the argument is what was found.
+    Server4 = 11;
+    /// The same of IPv6.
+    Server6 = 12;
 }
 
 /// The tables of a program that has the rare ways for packets of kind `P`.
@@ -68,8 +74,8 @@ pub trait Ways<P: Packet>: Tables {
     fn route(&self, packet: &mut P, wanted: &Wanted, ingress: u32) -> Route;
 }
 
-/// The most detours of one packet: tags, what it is, what it needs, and what it is told.
-const DETOURS: u32 = 4;
+/// The most detours of one packet: tags, what it is, whom it names, to whom it goes then, and translation.
+const DETOURS: u32 = 5;
 
 /// Follows detours until there is a verdict.
 #[inline(always)]
@@ -117,6 +123,9 @@ pub fn take<P: Packet, T: Ways<P>>(
         Way::Reply => nat::reply(packet, tables, ingress),
         Way::Translate => nat::to_backend(packet, tables, argument, ingress),
         Way::Reset => reset::answer(packet, argument),
+        Way::Named => quic::read(packet, tables, argument),
+        Way::Server4 => quic::send4(packet, tables, argument, ingress),
+        Way::Server6 => quic::send6(packet, tables, argument, ingress),
     }
 }
 

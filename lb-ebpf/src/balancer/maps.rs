@@ -11,9 +11,10 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, Reason, Reply, Service,
-        ServiceInfo, Vip6, slot,
+        BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface, QuicConfig, Reason,
+        Reply, Service, ServiceInfo, Vip6, slot,
     },
+    aes::{self, Block},
     datapath::{
         Tables, Verdict, limit,
         track::{self, FlowEvent, Query},
@@ -65,6 +66,8 @@ static COUNTERS: PerCpuArray<Counter, SET_AT_LOAD> = PerCpuArray::new();
 static REASONS: PerCpuArray<u64, { Reason::CAPACITY as usize }> = PerCpuArray::new();
 #[btf_map]
 static FLOW_EVENTS: PerCpuArray<u64, { FlowEvent::ALL.len() }> = PerCpuArray::new();
+#[btf_map]
+static QUIC: Array<QuicConfig, 16, MAPPED> = Array::new();
 #[btf_map]
 static INTERFACES: HashMap<u32, Interface, 64> = HashMap::new();
 /// Jiffies and nanoseconds, written by the program `clocks`.
@@ -164,6 +167,22 @@ impl Tables for Maps {
         REPLIES.get(index)
     }
     #[inline(always)]
+    fn quic(&self, index: u32) -> Option<&QuicConfig> {
+        QUIC.get(index)
+    }
+    #[inline(always)]
+    fn encrypt(&self, config: &QuicConfig, block: Block) -> Block {
+        let mut place = InPlace { words: block };
+        aes_encrypt(config, &mut place);
+        place.words
+    }
+    #[inline(always)]
+    fn decrypt(&self, config: &QuicConfig, block: Block) -> Block {
+        let mut place = InPlace { words: block };
+        aes_decrypt(config, &mut place);
+        place.words
+    }
+    #[inline(always)]
     fn limit_bucket(&self, index: u32) -> Option<&[MapWord; BUCKET_ENTRIES]> {
         LIMITS.get(index)
     }
@@ -219,6 +238,35 @@ pub(crate) extern "C" fn limit_source(service: *const Service, source: u64) -> u
     let service = unsafe { &*service };
     let Some(globals) = Maps.globals() else { return 1 };
     u32::from(limit::allows(&Maps, globals, service, source))
+}
+
+/// A block that a function changes.
+#[repr(C)]
+pub(crate) struct InPlace {
+    words: Block,
+}
+
+/// AES behind calls: the verifier looks at a block once, not once for each round of a connection ID.
+macro_rules! aes {
+    ($( $name:ident = $function:ident with $keys:ident; )*) => { $(
+        #[doc = concat!("[`aes::", stringify!($function), "`].")]
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $name(config: *const QuicConfig, block: *mut InPlace) -> u32 {
+            if config.is_null() || block.is_null() {
+                return 0;
+            }
+            // SAFETY: not null (checked), and the verifier demands of every caller that both can be accessed whole.
+            let (config, block) = unsafe { (&*config, &mut *block) };
+            block.words = aes::$function(&config.$keys, block.words);
+            1
+        }
+    )* };
+}
+
+aes! {
+    aes_encrypt = encrypt with encrypt;
+    aes_decrypt = decrypt with decrypt;
 }
 
 /// Reads both clocks for user space.

@@ -24,6 +24,9 @@ impl Ways<Frame> for Maps {
             Way::Reply => way_reply(context, skipped),
             Way::Translate => way_translate(context, skipped, argument),
             Way::Reset => way_reset(context, skipped, argument),
+            Way::Named => way_named(context, skipped, argument),
+            Way::Server4 => way_server4(context, skipped, argument),
+            Way::Server6 => way_server6(context, skipped, argument),
         };
         let verdict = Verdict::from_bits(bits, bytes);
         if verdict.way().is_some() {
@@ -85,4 +88,7 @@ ways_told! {
     way_echo = Echo;
     way_translate = Translate;
     way_reset = Reset;
+    way_named = Named;
+    way_server4 = Server4;
+    way_server6 = Server6;
 }

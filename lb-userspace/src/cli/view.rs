@@ -271,6 +271,7 @@ fn affinity(a: Affinity) -> &'static str {
         Affinity::Addresses => "addresses",
         Affinity::Source => "source",
         Affinity::Flow => "flow",
+        Affinity::Quic => "quic",
     }
 }
 

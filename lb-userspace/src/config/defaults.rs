@@ -16,6 +16,12 @@ pub const GUE_PORT: u16 = 6080;
 pub const FLOW_CAPACITY: u32 = 1 << 20;
 /// `limit_table.capacity`: enough sources that a flood cannot easily push out real ones.
 pub const LIMIT_CAPACITY: u32 = 1 << 18;
+/// `quic.config`.
+pub const CODEPOINT: u8 = 0;
+/// `quic.server_id_bytes`: as many servers as `server_id` can tell apart.
+pub const SERVER_ID_BYTES: u8 = 2;
+/// `quic.nonce_bytes`: makes connection IDs of 11 bytes, and never runs out.
+pub const NONCE_BYTES: u8 = 8;
 /// `service.protocol`.
 pub const PROTOCOL: Protocol = Protocol::Tcp;
 /// `service.affinity`: needs no ports, so fragments follow their flow.

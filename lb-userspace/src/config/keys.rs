@@ -15,11 +15,12 @@ pub(super) struct TableKeys {
     pub(super) known: &'static [&'static str],
 }
 
-/// The key whose value no message repeats.
-pub(super) const SECRET: &str = "hash_seed";
+/// The keys whose values no message repeats.
+pub(super) const SECRETS: [&str; 2] = ["hash_seed", "aes_key"];
 
 /// The file itself.
-pub(super) const FILE: TableKeys = TableKeys { heading: "lb.toml", known: &["daemon", "service", "agent"] };
+pub(super) const FILE: TableKeys =
+    TableKeys { heading: "lb.toml", known: &["daemon", "quic", "service", "agent"] };
 /// `[daemon]`.
 pub(super) const DAEMON: TableKeys = TableKeys {
     heading: "[daemon]",
@@ -39,6 +40,9 @@ pub(super) const DAEMON: TableKeys = TableKeys {
 pub(super) const FLOW_TABLE: TableKeys = TableKeys { heading: "[daemon.flow_table]", known: &["capacity"] };
 /// `[daemon] limit_table`.
 pub(super) const LIMIT_TABLE: TableKeys = TableKeys { heading: "[daemon.limit_table]", known: &["capacity"] };
+/// `[[quic]]`.
+pub(super) const QUIC: TableKeys =
+    TableKeys { heading: "[[quic]]", known: &["config", "server_id_bytes", "nonce_bytes", "aes_key"] };
 /// `[[service]]`.
 pub(super) const SERVICE: TableKeys = TableKeys {
     heading: "[[service]]",
@@ -91,7 +95,7 @@ pub(super) const ANONYMOUS: TableKeys =
 /// `[[service.backend]]`.
 pub(super) const BACKEND: TableKeys = TableKeys {
     heading: "[[service.backend]]",
-    known: &["name", "address", "port", "weight", "state", "sorry"],
+    known: &["name", "address", "port", "weight", "state", "sorry", "server_id"],
 };
 /// `[agent]`.
 pub(super) const AGENT: TableKeys = TableKeys {
@@ -101,8 +105,19 @@ pub(super) const AGENT: TableKeys = TableKeys {
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(super) const TABLES: [&TableKeys; 10] =
-    [&FILE, &DAEMON, &FLOW_TABLE, &LIMIT_TABLE, &SERVICE, &HEALTH, &LIMIT, &ANONYMOUS, &BACKEND, &AGENT];
+pub(super) const TABLES: [&TableKeys; 11] = [
+    &FILE,
+    &DAEMON,
+    &FLOW_TABLE,
+    &LIMIT_TABLE,
+    &QUIC,
+    &SERVICE,
+    &HEALTH,
+    &LIMIT,
+    &ANONYMOUS,
+    &BACKEND,
+    &AGENT,
+];
 
 /// A service or backend in a message: by its name, else by its number in the file.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +144,8 @@ pub(super) enum Place<'t> {
     Daemon,
     FlowTable,
     LimitTable,
+    /// From 1.
+    Quic(usize),
     Service(Who<'t>),
     Health(Who<'t>),
     Limit(Who<'t>),
@@ -145,6 +162,7 @@ impl Place<'_> {
             Self::Daemon => &DAEMON,
             Self::FlowTable => &FLOW_TABLE,
             Self::LimitTable => &LIMIT_TABLE,
+            Self::Quic(_) => &QUIC,
             Self::Service(_) => &SERVICE,
             Self::Health(_) => &HEALTH,
             Self::Limit(_) => &LIMIT,
@@ -162,6 +180,7 @@ impl fmt::Display for Place<'_> {
             Self::Daemon => f.write_str("[daemon]"),
             Self::FlowTable => f.write_str("[daemon] flow_table"),
             Self::LimitTable => f.write_str("[daemon] limit_table"),
+            Self::Quic(number) => write!(f, "[[quic]] number {number}"),
             Self::Service(service) => write!(f, "service {service}"),
             Self::Health(service) => write!(f, "service {service} health"),
             Self::Limit(service) => write!(f, "service {service} limit"),

@@ -4,6 +4,18 @@ use std::{ops::RangeInclusive, time::Duration};
 
 /// Bytes of a file. 10,000 services with ten backends each are about 10 MB.
 pub const FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// `[[quic]]` tables of a file: codepoint 7 is for connection IDs that name nobody.
+pub const QUIC: usize = 7;
+/// `config` of `[[quic]]`.
+pub const CODEPOINT: RangeInclusive<u8> = 0..=6;
+/// `server_id_bytes` of `[[quic]]`: more would only be zeroes in front of `server_id`.
+pub const SERVER_ID_BYTES: RangeInclusive<u8> = 1..=8;
+/// `nonce_bytes` of `[[quic]]`.
+pub const NONCE_BYTES: RangeInclusive<u8> = 4..=18;
+/// Bytes of server ID and nonce together: a connection ID has 20, one of them before these.
+pub const QUIC_ID_BYTES: u8 = 19;
+/// `server_id` of a backend.
+pub const SERVER_ID: RangeInclusive<u16> = 1..=u16::MAX;
 /// `[[service]]` tables of a file.
 pub const SERVICES: usize = 60_000;
 /// Pairs of VIP and port (and protocol) of all services together; any port counts as one. Each is an entry of the

@@ -31,7 +31,7 @@ pub use types::*;
 pub use value::{
     ValueError, check_backend_name, check_destination, check_host, check_interface, check_path,
     check_service_name, check_slots, format_duration, format_expect, format_range, parse_address,
-    parse_duration, parse_expect, parse_port_range, parse_prefix, parse_seed,
+    parse_duration, parse_expect, parse_port_range, parse_prefix, parse_quic_key, parse_seed,
 };
 
 impl Config {
@@ -69,7 +69,9 @@ const NOTHING: &str = "nothing to do: expected [[service]] tables and [daemon] f
 fn syntax_error(name: &str, text: &str, message: &str, span: Option<std::ops::Range<usize>>) -> ConfigError {
     let span = span.unwrap_or(0..0);
     let line = text.get(..span.start).and_then(|before| before.rsplit('\n').next()).unwrap_or_default();
-    let token = text.get(span.clone()).filter(|token| !token.is_empty() && !line.contains(keys::SECRET));
+    let token = text
+        .get(span.clone())
+        .filter(|token| !token.is_empty() && !keys::SECRETS.iter().any(|secret| line.contains(secret)));
     let problems = problem::Problems::new(text);
     problems.add(span.start, || match token {
         // The one message that does not say which.

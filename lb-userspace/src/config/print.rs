@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     types::{
         AdminState, Affinity, Agent, Announce, Backend, Check, Config, Daemon, Forward, Health, Limit,
-        OnFailure, Ports, Protocol, Rate, Service, Tracking, XdpMode,
+        OnFailure, Ports, Protocol, Quic, Rate, Service, Tracking, XdpMode,
     },
     value::{format_duration, format_expect, format_range},
 };
@@ -27,6 +27,8 @@ pub enum Secrets {
 pub struct Printed {
     #[serde(skip_serializing_if = "Option::is_none")]
     daemon: Option<PrintedDaemon>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    quic: Vec<PrintedQuic>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     service: Vec<PrintedService>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,6 +54,15 @@ struct PrintedDaemon {
 #[derive(Clone, Debug, Serialize)]
 struct PrintedCapacity {
     capacity: u32,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct PrintedQuic {
+    config: u8,
+    server_id_bytes: u8,
+    nonce_bytes: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aes_key: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -133,6 +144,8 @@ struct PrintedBackend {
     weight: u16,
     state: AdminState,
     sorry: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_id: Option<u16>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -154,6 +167,7 @@ impl Config {
         let agent_only = self.agent.is_some() && self.services.is_empty() && self.daemon == Daemon::default();
         Printed {
             daemon: (!agent_only).then(|| PrintedDaemon::new(&self.daemon, secrets)),
+            quic: self.quic.iter().map(|quic| PrintedQuic::new(quic, secrets)).collect(),
             service: self.services.iter().map(PrintedService::new).collect(),
             agent: self.agent.as_ref().map(PrintedAgent::new),
         }
@@ -185,6 +199,20 @@ impl PrintedDaemon {
             listen: daemon.listen,
             flow_table: PrintedCapacity { capacity: daemon.flow_capacity },
             limit_table: PrintedCapacity { capacity: daemon.limit_capacity },
+        }
+    }
+}
+
+impl PrintedQuic {
+    fn new(quic: &Quic, secrets: Secrets) -> Self {
+        Self {
+            config: quic.codepoint,
+            server_id_bytes: quic.server_id_bytes,
+            nonce_bytes: quic.nonce_bytes,
+            aes_key: quic.key.map(|key| match secrets {
+                Secrets::Hidden => "hidden".to_owned(),
+                Secrets::Shown => hex::encode(key.0),
+            }),
         }
     }
 }
@@ -283,6 +311,7 @@ impl PrintedBackend {
             weight: backend.weight,
             state: backend.state,
             sorry: backend.sorry,
+            server_id: backend.server_id,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{
 /// The whole file.
 pub(super) struct RawConfig<'a> {
     pub(super) daemon: Option<RawDaemon<'a>>,
+    pub(super) quic: Vec<RawQuic<'a>>,
     pub(super) services: Vec<RawService<'a>>,
     pub(super) agent: Option<RawAgent<'a>>,
 }
@@ -38,6 +39,15 @@ pub(super) struct RawDaemon<'a> {
 pub(super) struct RawCapacity<'a> {
     pub(super) table: Table<'a>,
     pub(super) capacity: Field<i64>,
+}
+
+/// `[[quic]]`.
+pub(super) struct RawQuic<'a> {
+    pub(super) table: Table<'a>,
+    pub(super) config: Field<i64>,
+    pub(super) server_id_bytes: Field<i64>,
+    pub(super) nonce_bytes: Field<i64>,
+    pub(super) aes_key: Field<&'a str>,
 }
 
 /// `[[service]]`.
@@ -99,6 +109,7 @@ pub(super) struct RawBackend<'a> {
     pub(super) weight: Field<i64>,
     pub(super) state: Field<&'a str>,
     pub(super) sorry: Field<bool>,
+    pub(super) server_id: Field<i64>,
 }
 
 /// `[agent]`.
@@ -119,6 +130,11 @@ impl<'a> RawConfig<'a> {
         let place = |name, number| Place::Service(Who { name, number });
         Self {
             daemon: root.table("daemon", Place::Daemon).given().map(|daemon| RawDaemon::read(daemon.value)),
+            quic: root
+                .tables("quic", limits::QUIC, |_, number| Place::Quic(number))
+                .into_iter()
+                .map(RawQuic::read)
+                .collect(),
             services: root
                 .tables("service", limits::SERVICES, place)
                 .into_iter()
@@ -150,6 +166,18 @@ impl<'a> RawCapacity<'a> {
     fn read(daemon: &Table<'a>, key: &str, place: Place<'a>) -> Option<Self> {
         let table = daemon.table(key, place).given()?.value;
         Some(Self { table, capacity: table.integer("capacity") })
+    }
+}
+
+impl<'a> RawQuic<'a> {
+    fn read(table: Table<'a>) -> Self {
+        Self {
+            table,
+            config: table.integer("config"),
+            server_id_bytes: table.integer("server_id_bytes"),
+            nonce_bytes: table.integer("nonce_bytes"),
+            aes_key: table.string("aes_key"),
+        }
     }
 }
 
@@ -240,6 +268,7 @@ impl<'a> RawBackend<'a> {
             weight: table.integer("weight"),
             state: table.string("state"),
             sorry: table.boolean("sorry"),
+            server_id: table.integer("server_id"),
         }
     }
 }

@@ -173,8 +173,11 @@ impl<'a> Table<'a> {
     /// Reports a value of the wrong type.
     pub(super) fn unexpected(&self, key: &str, given: At<&DeValue<'_>>, expected: &str) {
         // The type is enough: a secret without its quotes must not end up in a log.
-        let found =
-            if key == keys::SECRET { given.value.type_str().to_owned() } else { described(given.value) };
+        let found = if keys::SECRETS.contains(&key) {
+            given.value.type_str().to_owned()
+        } else {
+            described(given.value)
+        };
         self.wrong(given.at, key, format_args!("found {found}, expected {expected}"));
     }
 

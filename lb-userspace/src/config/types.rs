@@ -15,6 +15,8 @@ use super::defaults;
 pub struct Config {
     /// `[daemon]`.
     pub daemon: Daemon,
+    /// `[[quic]]`, in the order of the file.
+    pub quic: Vec<Quic>,
     /// `[[service]]`, in the order of the file.
     pub services: Vec<Service>,
     /// `[agent]`: only on a backend host.
@@ -96,6 +98,30 @@ impl fmt::Debug for Seed {
     }
 }
 
+/// `[[quic]]`: one way to make QUIC connection IDs (QUIC-LB).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quic {
+    /// `config`: the codepoint in the first byte of its connection IDs, 0 to 6.
+    pub codepoint: u8,
+    /// `server_id_bytes`: 1 to 8.
+    pub server_id_bytes: u8,
+    /// `nonce_bytes`: 4 to 18; 19 at most together.
+    pub nonce_bytes: u8,
+    /// `key`; absent: server IDs are to be seen.
+    pub key: Option<QuicKey>,
+}
+
+/// A 16-byte secret of AES.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct QuicKey(pub [u8; 16]);
+
+impl fmt::Debug for QuicKey {
+    /// Never prints the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QuicKey(…)")
+    }
+}
+
 /// `[[service]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
@@ -161,6 +187,15 @@ pub enum Affinity {
     Source,
     /// The 5-tuple.
     Flow,
+    /// The server that the QUIC connection ID names; else the 5-tuple.
+    Quic,
+}
+
+impl Affinity {
+    /// Whether a packet without ports (a fragment) cannot be told where to go.
+    pub fn needs_ports(self) -> bool {
+        matches!(self, Self::Flow | Self::Quic)
+    }
 }
 
 /// How packets reach the backend.
@@ -234,6 +269,8 @@ pub struct Backend {
     pub state: AdminState,
     /// Takes traffic only when no other backend is ready. Default false.
     pub sorry: bool,
+    /// What QUIC connection IDs call it, 1 to 65,535; only with `affinity = "quic"`.
+    pub server_id: Option<u16>,
 }
 
 /// What the operator wants of a backend.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{
     limits,
     problem::quoted,
-    types::{Ports, Seed},
+    types::{Ports, QuicKey, Seed},
 };
 
 /// A value that cannot be used: what was found, what is expected and, where there is one, the fix.
@@ -179,10 +179,22 @@ fn decimal(text: &str) -> Option<u16> {
 /// # Errors
 /// Anything but 64 hexadecimal digits.
 pub fn parse_seed(text: &str) -> Result<Seed, ValueError> {
-    let expected = "64 hexadecimal digits; make one with `openssl rand -hex 32`";
-    let mut bytes = [0; 32];
+    secret(text, "64 hexadecimal digits; make one with `openssl rand -hex 32`").map(Seed)
+}
+
+/// Reads `aes_key`. No message repeats it either.
+///
+/// # Errors
+/// Anything but 32 hexadecimal digits.
+pub fn parse_quic_key(text: &str) -> Result<QuicKey, ValueError> {
+    secret(text, "32 hexadecimal digits; make one with `openssl rand -hex 16`").map(QuicKey)
+}
+
+/// Reads a secret of `N` bytes.
+fn secret<const N: usize>(text: &str, expected: &str) -> Result<[u8; N], ValueError> {
+    let mut bytes = [0; N];
     match hex::decode_to_slice(text, &mut bytes) {
-        Ok(()) => Ok(Seed(bytes)),
+        Ok(()) => Ok(bytes),
         Err(hex::FromHexError::InvalidHexCharacter { index, .. }) => {
             Err(ValueError::new(format!("another character at position {}", index + 1), expected))
         }

@@ -84,6 +84,7 @@ mod tests {
             forward: Forward::Gue,
             gue_port: 6080,
             port: None,
+            server_id: None,
             alive,
             hop: None,
             health: 1,

@@ -250,6 +250,7 @@ impl Desired {
             key: identity::key(&self.seed),
             announce: config.daemon.announce == Announce::Arp,
             desired_digest: 0,
+            quic: config.quic.clone(),
             services,
         };
         snapshot.desired_digest = digest(config);
@@ -281,6 +282,7 @@ impl Desired {
                 forward: service.forward,
                 gue_port,
                 port: backend.port,
+                server_id: backend.server_id,
                 alive: condition.health != FAILED && backend.state != AdminState::Down,
                 // Without an address of its own in that family the balancer has no source for an outer header.
                 hop: view.hop(backend.address).filter(|hop| {
@@ -537,6 +539,6 @@ fn assign(state: &mut ServiceState, backends: &BTreeMap<u64, &Backend>, now: Sec
 /// First eight bytes of a digest over the desired state, health and next hops left out.
 pub fn digest(config: &Config) -> u64 {
     use sha2::{Digest, Sha256};
-    let bytes = Sha256::digest(format!("{:?}", config.services));
+    let bytes = Sha256::digest(format!("{:?}{:?}", config.services, config.quic));
     u64::from_le_bytes(std::array::from_fn(|i| bytes[i]))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use crate::config::{Affinity, Forward, OnFailure, Ports, Protocol, Rate, Tracking};
+use crate::config::{Affinity, Forward, OnFailure, Ports, Protocol, Quic, Rate, Tracking};
 
 /// Everything that one generation holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub announce: bool,
     /// First eight bytes of the digest of the desired state, for adoption after a restart.
     pub desired_digest: u64,
+    /// Ways to make QUIC connection IDs.
+    pub quic: Vec<Quic>,
     /// The services, in the order of the configuration.
     pub services: Vec<Service>,
 }
@@ -63,6 +65,8 @@ pub struct Member {
     pub gue_port: u16,
     /// Port on the backend, where the mode can translate; `None`: the port that the client named.
     pub port: Option<u16>,
+    /// What QUIC connection IDs call it, where the service goes by them; never 0.
+    pub server_id: Option<u16>,
     /// Whether flows that were there before may still go there: not failed, not down.
     pub alive: bool,
     /// The way there; `None` while it is not known.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{BUCKET_ENTRIES, Backend, Globals, Reply, Service, Vip6},
+    abi::{BUCKET_ENTRIES, Backend, Globals, QuicConfig, Reply, Service, Vip6},
     datapath::{Cut, Packet, Route, Tables, Wanted, Ways, Word, route, track::FlowEvent},
 };
 
@@ -103,6 +103,9 @@ impl Tables for HostTables<'_> {
     fn count_flow(&self, event: FlowEvent) {
         let count = &self.flow_events[event as usize];
         count.set(count.get() + 1);
+    }
+    fn quic(&self, index: u32) -> Option<&QuicConfig> {
+        self.memory.quic.as_slice().get(index as usize)
     }
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.memory.backends.as_slice().get(index as usize)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{ABI_VERSION, Control, Globals, Service, ServiceInfo, globals_flags, slot},
+    abi::{ABI_VERSION, Control, Globals, QuicConfig, Service, ServiceInfo, globals_flags, slot},
     datapath::track::{entry, meta},
 };
 
@@ -22,7 +22,7 @@ use super::{
     extent::{Arena, Extent},
     grace::Grace,
     lookup_tables::{self, Keys},
-    memory::{Clock, Memory},
+    memory::{Clock, Memory, QUIC_ELEMENTS},
     records,
     sweep::{self, Swept},
 };
@@ -287,6 +287,7 @@ impl Installer {
             return Err(error);
         }
         self.write_services(snapshot, &next, &mut globals);
+        self.write_quic(snapshot, &mut globals);
         for (kind, extent) in &fresh {
             if matches!(kind, Kind::Counters) {
                 reset(extent.start);
@@ -488,6 +489,18 @@ impl Installer {
             limit_time_mult: self.clock.multiplier(),
             limit_time_offset: self.clock.offset(),
             ..*old
+        }
+    }
+
+    /// Configurations of connection IDs go into the half that is not in force.
+    fn write_quic(&mut self, snapshot: &model::Snapshot, globals: &mut Globals) {
+        let half = QUIC_ELEMENTS / 2;
+        globals.quic_base = if globals.quic_base == 0 { half } else { 0 };
+        let base = globals.quic_base as usize;
+        let elements = &mut self.memory.quic.as_mut_slice()[base..base + half as usize];
+        elements.fill(QuicConfig::default());
+        for config in &snapshot.quic {
+            elements[usize::from(config.codepoint) % half as usize] = records::quic(config);
         }
     }
 

@@ -15,11 +15,12 @@ use lb_common::abi::{Counter, Interface, Reply, Vip6, maps};
 
 use super::{
     BALANCER_OBJECT, Capacity, Clock, DataplaneError, Memory, Pins, Region,
+    memory::QUIC_ELEMENTS,
     spec::{self, HASH, Spec},
 };
 
 /// Every pinned map of the balancer.
-const SPECS: [Spec; 19] = [
+const SPECS: [Spec; 20] = [
     Spec::mapped(maps::CONTROL, size_of::<lb_common::abi::Control>()),
     Spec::mapped(maps::GLOBALS, size_of::<lb_common::abi::Globals>()),
     Spec::mapped(maps::VIPS4, 8),
@@ -33,6 +34,7 @@ const SPECS: [Spec; 19] = [
     Spec::mapped(maps::FLOWS, 64),
     Spec::mapped(maps::BACKENDS, size_of::<lb_common::abi::Backend>()),
     Spec::mapped(maps::BACKEND_INFO, size_of::<lb_common::abi::BackendInfo>()),
+    Spec::mapped(maps::QUIC, size_of::<lb_common::abi::QuicConfig>()),
     Spec::mapped(maps::LIMITS, 64),
     Spec::mapped(maps::REPLIES, size_of::<Reply>()),
     Spec::per_cpu(maps::COUNTERS, size_of::<Counter>()),
@@ -125,6 +127,7 @@ fn map_memory(ebpf: &Ebpf, capacity: &Capacity) -> Result<Memory, DataplaneError
         flows: region(ebpf, maps::FLOWS, elements(maps::FLOWS))?,
         backends: region(ebpf, maps::BACKENDS, elements(maps::BACKENDS))?,
         backend_info: region(ebpf, maps::BACKEND_INFO, elements(maps::BACKEND_INFO))?,
+        quic: region(ebpf, maps::QUIC, QUIC_ELEMENTS)?,
         limits: region(ebpf, maps::LIMITS, elements(maps::LIMITS))?,
         replies: region(ebpf, maps::REPLIES, elements(maps::REPLIES))?,
     })

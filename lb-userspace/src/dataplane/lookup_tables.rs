@@ -6,14 +6,17 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Globals, Reply, Vip6, fragments_key, port_entry, port_key, sole_port, vip_entry, vip_flags},
+    abi::{
+        Globals, Reply, Vip6, fragments_key, port_entry, port_key, server_key, sole_port, vip_entry,
+        vip_flags,
+    },
     datapath::{fold6, port_words, reply_words},
     wire::protocol,
 };
 
 use super::{cells, install::InstallError, memory::Memory, records};
 use crate::{
-    config::{Affinity, Forward, Ports, Protocol},
+    config::{Forward, Ports, Protocol},
     control::model,
 };
 
@@ -67,13 +70,14 @@ impl Keys {
                 entry.1 |= flags(service);
                 let vip = entry.0;
                 for protocol in protocols(service.protocol) {
-                    let only = (service.affinity != Affinity::Flow).then_some(number);
+                    let only = (!service.affinity.needs_ports()).then_some(number);
                     fragments.entry((vip, *protocol)).and_modify(|other| *other = None).or_insert(only);
                 }
                 for (protocol, port) in port_keys(service) {
                     ports.insert(port_key(vip, protocol, port), number);
                 }
             }
+            ports.extend(server_keys(service, number));
         }
         for ((vip, protocol), number) in fragments {
             if let Some(number) = number {
@@ -182,6 +186,17 @@ fn reply_cell((key, to): (&ReplyKey, &(IpAddr, u16))) -> Reply {
         protocol,
         _pad: [0; 3],
     }
+}
+
+/// The member index of every server ID.
+fn server_keys(service: &model::Service, number: u32) -> impl Iterator<Item = (u64, u32)> {
+    // The configuration has fewer services than that.
+    let number = u16::try_from(number).unwrap_or_default();
+    let members = (0u32..).zip(&service.members);
+    members.filter_map(move |(index, member)| {
+        let server = member.as_ref()?.server_id?;
+        Some((server_key(number, server), index))
+    })
 }
 
 fn other_half(base: u32, half: u32) -> u32 {

@@ -1,12 +1,18 @@
 //! All arrays of the balancer together, and how large they are.
 
 use lb_common::{
-    abi::{BUCKET_ENTRIES, Backend, BackendInfo, Control, Globals, Reply, Service, ServiceInfo, Vip6, slot},
+    abi::{
+        BUCKET_ENTRIES, Backend, BackendInfo, Control, Globals, QuicConfig, Reply, Service, ServiceInfo,
+        Vip6, slot,
+    },
     datapath::limit,
 };
 
 use super::region::Region;
 use crate::config::{Config, Forward, Ports, Protocol};
+
+/// Elements of `QUIC`: eight for each of two generations.
+pub(super) const QUIC_ELEMENTS: u32 = 16;
 
 /// Sizes of the maps, fixed when they are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +40,8 @@ impl Capacity {
     pub fn for_config(config: &Config) -> Self {
         let services = config.services.len() as u64;
         let vips: u64 = config.services.iter().map(|s| s.addresses.len() as u64).sum();
-        let ports: u64 = config.services.iter().map(|s| s.addresses.len() as u64 * port_keys(s)).sum();
+        let ports: u64 =
+            config.services.iter().map(|s| s.addresses.len() as u64 * port_keys(s) + server_ids(s)).sum();
         let slots: u64 = config.services.iter().map(|s| u64::from(s.table_slots) + 4).sum();
         let backends: u64 = config.services.iter().map(|s| s.backends.len() as u64).sum();
         Self {
@@ -91,6 +98,11 @@ fn multiple(wanted: u64, least: u32) -> u32 {
     wanted.max(1).next_multiple_of(least.min(1 << 12)).max(least).min(1 << 30) as u32
 }
 
+/// Cells of the port table that server IDs take.
+fn server_ids(service: &crate::config::Service) -> u64 {
+    service.backends.iter().filter(|backend| backend.server_id.is_some()).count() as u64
+}
+
 /// Cells of the port table that each VIP of this service takes, one of each protocol for fragments included.
 fn port_keys(service: &crate::config::Service) -> u64 {
     let protocols = if service.protocol == Protocol::Both { 2 } else { 1 };
@@ -140,6 +152,8 @@ pub struct Memory {
     pub backends: Region<Backend>,
     /// `BACKEND_INFO`.
     pub backend_info: Region<BackendInfo>,
+    /// `QUIC`.
+    pub quic: Region<QuicConfig>,
     /// `LIMITS`.
     pub limits: Region<[u64; BUCKET_ENTRIES]>,
     /// `REPLIES`.
@@ -164,6 +178,7 @@ impl Memory {
             flows: Region::heap(n(capacity.flow_buckets)),
             backends: Region::heap(n(capacity.backends)),
             backend_info: Region::heap(n(capacity.backends)),
+            quic: Region::heap(QUIC_ELEMENTS as usize),
             limits: Region::heap(n(capacity.limit_buckets)),
             replies: Region::heap(n(capacity.reply_cells) * 2),
         }

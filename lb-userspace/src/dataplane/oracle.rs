@@ -107,6 +107,7 @@ impl World {
             weight: 100,
             state: if self.drained.contains(n) { AdminState::Drain } else { AdminState::Up },
             sorry: false,
+            server_id: None,
         };
         let service = Service {
             name: "web".into(),

@@ -3,14 +3,17 @@
 use std::net::IpAddr;
 
 use lb_common::{
-    abi::{self, BackendInfo, affinity, backend_flags, forward, service_flags, tracking},
+    abi::{
+        self, BackendInfo, QuicConfig, affinity, backend_flags, forward, quic_config, service_flags, tracking,
+    },
+    aes,
     datapath::limit,
     wire::checksum,
 };
 
 use super::memory::Clock;
 use crate::{
-    config::{Affinity, Forward, OnFailure, Rate, Tracking},
+    config::{Affinity, Forward, OnFailure, Quic, Rate, Tracking},
     control::model::{Member, Service},
 };
 
@@ -93,7 +96,24 @@ pub(super) fn affinity(affinity: Affinity) -> u8 {
         Affinity::Addresses => affinity::ADDRESSES,
         Affinity::Source => affinity::SOURCE,
         Affinity::Flow => affinity::FLOW,
+        Affinity::Quic => affinity::QUIC,
     }
+}
+
+/// A configuration of connection IDs, with the keys of all rounds.
+pub(super) fn quic(config: &Quic) -> QuicConfig {
+    let mut record = QuicConfig {
+        state: quic_config::PLAIN,
+        server_id: config.server_id_bytes,
+        nonce: config.nonce_bytes,
+        ..QuicConfig::default()
+    };
+    if let Some(key) = config.key {
+        record.state = quic_config::ENCRYPTED;
+        record.encrypt = aes::schedule(key.0);
+        record.decrypt = aes::for_decryption(&record.encrypt);
+    }
+    record
 }
 
 /// `Service::tracking`.

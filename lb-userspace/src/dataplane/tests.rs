@@ -36,6 +36,7 @@ fn member(n: u8) -> Member {
         address: IpAddr::from([198, 51, 100, n]),
         forward: Forward::L2,
         port: None,
+        server_id: None,
         alive: true,
         hop: Some(Hop {
             ifindex: 1,

@@ -104,6 +104,8 @@ pub const STICKY: Pair = vip(52);
 pub const STICKY_TOO: Pair = vip(53);
 /// Affinity by flow, seven members.
 pub const FLOWS: Pair = vip(54);
+/// UDP port 443, affinity by QUIC connection ID, seven members with the server IDs 1 to 7; the last has failed.
+pub const QUIC: Pair = vip(55);
 /// TCP ports 80, 443 and 8000 to 8003.
 pub const LISTED: Pair = vip(60);
 /// TCP, any port.

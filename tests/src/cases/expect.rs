@@ -12,6 +12,7 @@ use lb_common::abi::slot;
 use lb_userspace::{
     config::{Affinity, Forward, Ports, Protocol},
     control::model::{Hop, Member, Service, Snapshot},
+    quic::ConnectionIds,
 };
 
 /// What the cases read of an IP packet.
@@ -37,6 +38,8 @@ pub struct Seen {
     pub header: usize,
     /// Source and destination port of TCP and UDP; 0 for everything else, and where the frame ends before them.
     pub ports: (u16, u16),
+    /// What follows an UDP header, as far as the frame goes, at most 40 bytes of it.
+    pub datagram: ([u8; 40], usize),
 }
 
 /// Reads the IP packet in a frame; `None` where etherparse finds none.
@@ -56,6 +59,7 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
                 lost: None,
                 transport: header.header_len(),
                 ports: (0, 0),
+                datagram: ([0; 40], 0),
             }
         }
         EtherType::IPV6 => {
@@ -75,6 +79,7 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
                 lost: end.err(),
                 transport: reached.at,
                 ports: (0, 0),
+                datagram: ([0; 40], 0),
             }
         }
         _ => return None,
@@ -84,6 +89,13 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
         && let Some(&[a, b, c, d]) = packet.get(seen.transport..).and_then(|p| p.first_chunk())
     {
         seen.ports = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    }
+    if seen.protocol == IpNumber::UDP.0
+        && let Some(payload) = packet.get(seen.transport + UdpHeader::LEN..)
+    {
+        let length = payload.len().min(40);
+        seen.datagram.0[..length].copy_from_slice(&payload[..length]);
+        seen.datagram.1 = length;
     }
     Some(seen)
 }
@@ -108,7 +120,7 @@ pub fn service<'s>(snapshot: &'s Snapshot, seen: &Seen) -> Option<&'s Service> {
     // The only one of this protocol here takes all fragments, if it needs no ports.
     let mut taking = snapshot.services.iter().filter(here).filter(|s| takes(s.protocol, seen.protocol));
     let only = taking.next().filter(|_| taking.next().is_none())?;
-    (only.affinity != Affinity::Flow).then_some(only)
+    (!matches!(only.affinity, Affinity::Flow | Affinity::Quic)).then_some(only)
 }
 
 /// Whether the protocol's header begins with ports.
@@ -124,8 +136,41 @@ fn takes(configured: Protocol, number: u8) -> bool {
     }
 }
 
-/// The member that owns the packet's slot, if the slot has an owner.
+/// The member that a QUIC connection ID names, read by what servers make them with.
+fn named<'s>(snapshot: &Snapshot, service: &'s Service, seen: &Seen) -> Option<&'s Member> {
+    if service.affinity != Affinity::Quic {
+        return None;
+    }
+    let datagram = seen.datagram.0.get(..seen.datagram.1)?;
+    let (id, longest) = match datagram.first()? & 0x80 {
+        0 => (datagram.get(1..)?, 20),
+        _ => (datagram.get(6..)?, usize::from(*datagram.get(5)?)),
+    };
+    let codepoint = id.first()? >> 5;
+    let config = snapshot.quic.iter().find(|config| config.codepoint == codepoint)?;
+    let (server, nonce) = (usize::from(config.server_id_bytes), usize::from(config.nonce_bytes));
+    let length = server + nonce;
+    // What the datapath reads in one piece must be in the frame: any packet with this ID is longer.
+    let read = match (config.key, length) {
+        (None, _) => 10,
+        (_, 16) => 16,
+        _ => length / 2 + 10,
+    };
+    if longest <= length || id.len() < 1 + read {
+        return None;
+    }
+    let ids = ConnectionIds::new(codepoint, server, nonce, config.key.map(|key| key.0)).ok()?;
+    let server = ids.server_of(&id[..=length])?;
+    let number = server.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    let number = u16::try_from(number).ok()?;
+    service.members.iter().flatten().find(|member| member.alive && member.server_id == Some(number))
+}
+
+/// The member that a packet names, or else the owner of its slot, if the slot has one.
 pub fn member<'s>(snapshot: &Snapshot, service: &'s Service, seen: &Seen) -> Option<&'s Member> {
+    if let Some(member) = named(snapshot, service, seen) {
+        return Some(member);
+    }
     let high = affinity_hash(snapshot.key, service.affinity, seen) >> 32;
     let slot = (high * service.table.len() as u64) >> 32;
     let index = service.table.get(slot as usize)? & slot::MEMBER;
@@ -144,7 +189,7 @@ pub fn affinity_hash(key: [u64; 4], affinity: Affinity, seen: &Seen) -> u64 {
     let destination = |word: u32| if affinity == Affinity::Source { 0 } else { word };
     let mut pairs: Vec<(u32, u32)> =
         words(seen.source).into_iter().zip(words(seen.destination).into_iter().map(destination)).collect();
-    if affinity == Affinity::Flow {
+    if matches!(affinity, Affinity::Flow | Affinity::Quic) {
         let (source, destination) = seen.ports;
         pairs.push((u32::from(source) << 16 | u32::from(destination), u32::from(seen.protocol)));
     }

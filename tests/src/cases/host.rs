@@ -116,6 +116,7 @@ fn copied(from: &Memory) -> Memory {
     to.slots.as_mut_slice().copy_from_slice(from.slots.as_slice());
     to.slot_meta.as_mut_slice().copy_from_slice(from.slot_meta.as_slice());
     to.candidates.as_mut_slice().copy_from_slice(from.candidates.as_slice());
+    to.quic.as_mut_slice().copy_from_slice(from.quic.as_slice());
     to.backends.as_mut_slice().copy_from_slice(from.backends.as_slice());
     to.replies.as_mut_slice().copy_from_slice(from.replies.as_slice());
     to.backend_info.as_mut_slice().copy_from_slice(from.backend_info.as_slice());

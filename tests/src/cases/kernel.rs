@@ -129,6 +129,7 @@ fn mapped_again(ebpf: &Ebpf) -> Result<Memory> {
         flows: region(ebpf, maps::FLOWS, capacity.flow_buckets)?,
         backends: region(ebpf, maps::BACKENDS, capacity.backends)?,
         backend_info: region(ebpf, maps::BACKEND_INFO, capacity.backends)?,
+        quic: region(ebpf, maps::QUIC, 16)?,
         limits: region(ebpf, maps::LIMITS, capacity.limit_buckets)?,
         replies: region(ebpf, maps::REPLIES, capacity.reply_cells * 2)?,
     })

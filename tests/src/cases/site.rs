@@ -12,7 +12,7 @@ use lb_common::{
     datapath::{Route, Wanted},
 };
 use lb_userspace::{
-    config::{Affinity, Forward, OnFailure, Ports, Protocol, Rate, Tracking},
+    config::{Affinity, Forward, OnFailure, Ports, Protocol, Quic, QuicKey, Rate, Tracking},
     control::model::{Hop, Member, Service, Snapshot},
     dataplane::{Capacity, Memory},
 };
@@ -54,7 +54,8 @@ impl Site {
     /// Announcing, with this snapshot's services.
     pub fn new(services: Vec<ServiceBuilder>) -> Self {
         let services = services.into_iter().map(|s| s.service).collect();
-        let snapshot = Snapshot { key: KEY, announce: true, desired_digest: 1, services };
+        let snapshot =
+            Snapshot { key: KEY, announce: true, desired_digest: 1, quic: quic_configs(), services };
         Self { snapshot: Some(snapshot), mac: Some(HERE), patch: |_| {}, routes: None }
     }
 
@@ -232,6 +233,7 @@ fn member(name: &str, address: IpAddr, source: IpAddr, forward: Forward) -> Memb
     let [.., a, b] = identity(name).to_be_bytes();
     Member {
         gue_port: 6081,
+        server_id: None,
         identity: named(name),
         address,
         forward,
@@ -247,6 +249,21 @@ fn member(name: &str, address: IpAddr, source: IpAddr, forward: Forward) -> Memb
         health: 1,
         since: 0,
     }
+}
+
+/// Ways to make connection IDs: plain; four rounds over an odd number of bytes, and over one half that is too short for
+/// the server ID; one block.
+pub fn quic_configs() -> Vec<Quic> {
+    let key = Some(QuicKey(*b"a key of 16 byte"));
+    let config =
+        |codepoint, server_id_bytes, nonce_bytes, key| Quic { codepoint, server_id_bytes, nonce_bytes, key };
+    vec![
+        config(0, 2, 6, None),
+        config(1, 3, 4, key),
+        config(2, 8, 4, key),
+        config(4, 8, 8, key),
+        config(6, 2, 17, key),
+    ]
 }
 
 /// A backend on the same link.
@@ -286,6 +303,10 @@ pub fn nat6(name: &str, address: Ipv6Addr) -> Member {
 
 /// The same backend by another interface or over a narrower way, or without one.
 pub trait MemberExt {
+    /// With this server ID.
+    fn server_id(self, id: u16) -> Self;
+    /// Failed.
+    fn dead(self) -> Self;
     /// By this interface.
     fn by(self, ifindex: u32) -> Self;
     /// Over a way of this MTU.
@@ -299,6 +320,14 @@ pub trait MemberExt {
 }
 
 impl MemberExt for Member {
+    fn server_id(mut self, id: u16) -> Self {
+        self.server_id = Some(id);
+        self
+    }
+    fn dead(mut self) -> Self {
+        self.alive = false;
+        self
+    }
     fn by(mut self, ifindex: u32) -> Self {
         self.hop = self.hop.map(|hop| Hop { ifindex, ..hop });
         self

@@ -14,8 +14,8 @@ use super::{
         ACROSS, ACROSS4, ACROSS6, ANY_BOTH, ANY_TCP, ANY_UDP, BEHIND, BEHIND_ANY, BEHIND_NARROW, BESIDE,
         BEYOND, CHANCE4, CHANCE6, DNS, ELSEWHERE, FAR4, FAR6, FLOWS, GUE4, GUE6, HOLE, LIMITED, LIMITED_TOO,
         LISTED, MEMBERLESS, NARROW, NARROW_GUE4, NARROW_GUE6, NARROW4, NARROW6, NATTED, NATTED_ANY,
-        NATTED_NARROW, NOBODY, REHASHES, RESETS, SERVICELESS, SINGLE, SLOTLESS, SPREAD, SPREAD_TOO, STICKY,
-        STICKY_TOO, STRANGE, TABLELESS, UNLIMITED, UNRESOLVED, WEB, WIDE,
+        NATTED_NARROW, NOBODY, QUIC, REHASHES, RESETS, SERVICELESS, SINGLE, SLOTLESS, SPREAD, SPREAD_TOO,
+        STICKY, STICKY_TOO, STRANGE, TABLELESS, UNLIMITED, UNRESOLVED, WEB, WIDE,
     },
     routes,
     site::{
@@ -139,6 +139,12 @@ fn spread() -> Vec<ServiceBuilder> {
         both("spread", pair(SPREAD, SPREAD_TOO)).members(seven("p")),
         both("sticky", pair(STICKY, STICKY_TOO)).affinity(Affinity::Source).members(seven("s")),
         both("flows", FLOWS.both().to_vec()).affinity(Affinity::Flow).members(seven("f")),
+        service("quic", QUIC.both()).ports(Protocol::Udp, &[443..=443]).affinity(Affinity::Quic).members(
+            (1u16..=7).zip(seven("q")).map(|(id, member)| {
+                let member = member.server_id(id);
+                if id == 7 { member.dead() } else { member }
+            }),
+        ),
     ]
 }
 

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb_userspace::config::{Ports, Protocol};
+use lb_userspace::{
+    config::{Ports, Protocol, Quic},
+    quic::ConnectionIds,
+};
 
 use super::source::Random;
 use crate::{
@@ -31,6 +34,8 @@ pub struct Scene {
     doors: Vec<Door>,
     backends: Vec<IpAddr>,
     tunnels: Vec<IpAddr>,
+    /// Makers of connection IDs with the length of their nonces.
+    ids: Vec<(ConnectionIds, usize)>,
 }
 
 /// Clients, many enough for every slot to be hit.
@@ -62,7 +67,8 @@ impl Scene {
         let members = services.iter().flat_map(|service| service.members.iter().flatten());
         backends.extend(members.map(|member| member.address));
         backends.dedup();
-        Self { doors, backends, tunnels: TUNNEL.both().to_vec() }
+        let ids = snapshot.map_or(Vec::new(), |snapshot| snapshot.quic.iter().flat_map(makers).collect());
+        Self { doors, backends, tunnels: TUNNEL.both().to_vec(), ids }
     }
 
     /// A service's address.
@@ -75,6 +81,12 @@ impl Scene {
         one(random, &self.backends, family).unwrap_or_else(|| BACKEND.of(family))
     }
 
+    /// A connection ID that a server of this world might have made; none in a world without.
+    pub fn connection_id(&self, random: &mut Random) -> Option<Vec<u8>> {
+        let (ids, nonce) = self.ids.get(random.below(self.ids.len()))?;
+        ids.with_nonce(&random.bytes(*nonce)).ok()
+    }
+
     /// Where tunnels of this family come from, mostly.
     pub fn tunnel(&self, random: &mut Random, family: Family) -> IpAddr {
         if random.once_in(5) {
@@ -82,6 +94,14 @@ impl Scene {
         }
         one(random, &self.tunnels, family).unwrap_or_else(|| TUNNEL.of(family))
     }
+}
+
+/// Makers by one configuration, for servers that exist and one that does not.
+fn makers(config: &Quic) -> impl Iterator<Item = (ConnectionIds, usize)> {
+    let (server, nonce) = (usize::from(config.server_id_bytes), usize::from(config.nonce_bytes));
+    let ids = ConnectionIds::new(config.codepoint, server, nonce, config.key.map(|key| key.0));
+    let make = move |id| Some((ids.as_ref().ok()?.clone().for_server(id).ok()?, nonce));
+    (1..=8).filter_map(make)
 }
 
 fn one(random: &mut Random, all: &[IpAddr], family: Family) -> Option<IpAddr> {

@@ -181,6 +181,9 @@ fn quic(random: &mut Random, scene: &Scene) -> Packet {
         long.push(random.one_of(&[8, 20, 0, 1, 17, 21, 255]));
         long
     };
+    if !random.once_in(3) {
+        message.extend(scene.connection_id(random).unwrap_or_default());
+    }
     let length = random.one_of(&[0, 1, 7, 8, 16, 20, 40, 100, 1200]);
     message.extend(random.bytes(length));
     let ports = (source_port(random), port(random, door));

@@ -4,7 +4,7 @@ use std::mem::{offset_of, size_of};
 
 use lb_common::abi::{
     ABI_VERSION, AgentSettings, BUCKET_ENTRIES, Backend, BackendInfo, Control, Counter, Globals, Interface,
-    Peer, Reply, Service, ServiceInfo, Vip6, maps,
+    Peer, QuicConfig, Reply, Service, ServiceInfo, Vip6, maps,
 };
 
 use super::{
@@ -44,7 +44,7 @@ fn records() -> Vec<Record> {
     vec![
         record!(Control: generation abi_version installed_at desired_digest _reserved),
         record!(Globals: vip4_base vip4_mask vip6_base vip6_mask port_base port_mask service_base flags key limit_mask
-            limit_time_mult limit_time_offset salt flow_mask seconds_mult _reserved reply_base reply_mask),
+            limit_time_mult limit_time_offset salt flow_mask seconds_mult quic_base _reserved reply_base reply_mask),
         record!(Vip6: address vip _pad),
         record!(Service: table_base table_slots backend_base backend_count limit_cost limit_tolerance affinity flags settle
             id tracking _pad _reserved sole),
@@ -53,6 +53,7 @@ fn records() -> Vec<Record> {
         record!(Reply: backend vip port vip_port protocol _pad),
         record!(BackendInfo: identity since health _reserved),
         record!(Peer: macs ifindex mtu),
+        record!(QuicConfig: state server_id nonce _pad encrypt decrypt _reserved),
         record!(AgentSettings: gue_port _reserved),
         record!(Counter: packets bytes),
         record!(Interface: mac _pad),
@@ -60,7 +61,7 @@ fn records() -> Vec<Record> {
 }
 
 /// Every map with the bytes of its element.
-const MAPS: [(&str, usize); 24] = [
+const MAPS: [(&str, usize); 25] = [
     (maps::CONTROL, size_of::<Control>()),
     (maps::GLOBALS, size_of::<Globals>()),
     (maps::VIPS4, size_of::<u64>()),
@@ -77,6 +78,7 @@ const MAPS: [(&str, usize); 24] = [
     (maps::COUNTERS, size_of::<Counter>()),
     (maps::REASONS, size_of::<u64>()),
     (maps::FLOW_EVENTS, size_of::<u64>()),
+    (maps::QUIC, size_of::<QuicConfig>()),
     (maps::LIMITS, BUCKET_ENTRIES * size_of::<u64>()),
     (maps::INTERFACES, size_of::<Interface>()),
     (maps::REPLIES, size_of::<Reply>()),

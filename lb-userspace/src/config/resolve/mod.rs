@@ -8,6 +8,7 @@ mod daemon;
 mod field;
 mod health;
 mod nat;
+mod quic;
 mod service;
 mod words;
 
@@ -22,8 +23,11 @@ pub(super) fn resolve<'a>(problems: &Problems<'a>, raw: &RawConfig<'a>) -> Confi
     let drafts: Vec<_> = raw.services.iter().map(service::resolve).collect();
     cross::check(problems, &drafts);
     nat::check_all(problems, &drafts);
+    let quic = quic::resolve(&raw.quic);
+    quic::check(&quic, &drafts);
     Config {
         daemon: raw.daemon.as_ref().map_or_else(Daemon::default, daemon::resolve_daemon),
+        quic,
         services: drafts.into_iter().map(|draft| draft.service).collect(),
         agent: raw.agent.as_ref().map(daemon::resolve_agent),
     }

@@ -37,6 +37,9 @@ pub(super) struct Draft<'a> {
 pub(super) struct Place<'a> {
     pub(super) table: Table<'a>,
     pub(super) address: Option<At<IpAddr>>,
+    pub(super) server_id: Option<At<u16>>,
+    /// It is there, and reported.
+    pub(super) server_id_is_wrong: bool,
 }
 
 pub(super) fn resolve<'a>(raw: &RawService<'a>) -> Draft<'a> {
@@ -192,6 +195,7 @@ fn backend<'a>(raw: &RawBackend<'a>) -> (Backend, Place<'a>) {
             .map(|name| name.value)
             .unwrap_or_default(),
     };
+    let server_id = table.optional_number("server_id", &raw.server_id, limits::SERVER_ID);
     let backend = Backend {
         name,
         address: address.map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |address| address.value),
@@ -199,8 +203,12 @@ fn backend<'a>(raw: &RawBackend<'a>) -> (Backend, Place<'a>) {
         weight: table.number("weight", &raw.weight, limits::WEIGHT, defaults::WEIGHT),
         state: table.word("state", &raw.state, &words::STATE).unwrap_or(defaults::STATE),
         sorry: raw.sorry.given().map_or(defaults::SORRY, |sorry| sorry.value),
+        server_id,
     };
-    (backend, Place { table, address })
+    let at = if let Field::Given(given) = &raw.server_id { given.at } else { table.at };
+    let server_id_is_wrong = server_id.is_none() && !matches!(raw.server_id, Field::Absent);
+    let server_id = server_id.map(|value| At { at, value });
+    (backend, Place { table, address, server_id, server_id_is_wrong })
 }
 
 /// A packet that is not wrapped keeps its family: the backend must be of the VIP's.

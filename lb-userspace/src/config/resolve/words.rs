@@ -30,8 +30,13 @@ pub(super) const ANNOUNCE: Words<Announce> =
 pub(super) const PROTOCOL: Words<Protocol> =
     Words { known: &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("both", Protocol::Both)], later: &[] };
 pub(super) const AFFINITY: Words<Affinity> = Words {
-    known: &[("addresses", Affinity::Addresses), ("source", Affinity::Source), ("flow", Affinity::Flow)],
-    later: &["quic"],
+    known: &[
+        ("addresses", Affinity::Addresses),
+        ("source", Affinity::Source),
+        ("flow", Affinity::Flow),
+        ("quic", Affinity::Quic),
+    ],
+    later: &[],
 };
 pub(super) const FORWARD: Words<Forward> = Words {
     known: &[("l2", Forward::L2), ("ipip", Forward::Ipip), ("gue", Forward::Gue), ("nat", Forward::Nat)],

@@ -83,6 +83,7 @@ fn backends() -> impl Strategy<Value = Vec<Backend>> {
                 weight: weight.max(u16::from(number == 1)),
                 state,
                 sorry: number % 3 == 0,
+                server_id: None,
             }
         });
         backends.collect()
@@ -164,7 +165,7 @@ fn configs(services_at_least: usize) -> impl Strategy<Value = Config> {
                 IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 2, number.into()]),
             ];
         }
-        Config { daemon, services, agent }
+        Config { daemon, quic: Vec::new(), services, agent }
     })
 }
 
@@ -295,7 +296,7 @@ proptest! {
         let address = IpAddr::from([198, 51, 100, 200]);
         let spec = BackendSpec { name: Some("new".into()), address, port: Some(9), weight: Some(weight), state: Some(state) };
         document.add_backend(&service.name, &spec).unwrap();
-        service.backends.push(Backend { name: "new".into(), address, port: Some(9), weight, state, sorry: false });
+        service.backends.push(Backend { name: "new".into(), address, port: Some(9), weight, state, sorry: false, server_id: None });
         prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
 
         let service = &mut expected.services[index];

@@ -109,6 +109,7 @@ fn every_key_arrives() {
         weight: 0,
         state: AdminState::Drain,
         sorry: true,
+        server_id: None,
     };
     let second = Backend {
         name: "2001:db8::11".into(),
@@ -117,6 +118,7 @@ fn every_key_arrives() {
         weight: 100,
         state: AdminState::Up,
         sorry: false,
+        server_id: None,
     };
     let service = Service {
         name: "web".into(),
@@ -134,7 +136,7 @@ fn every_key_arrives() {
         limit: Some(Limit { anonymous: Rate { rate: 1000, burst: 2000 } }),
         backends: vec![first, second],
     };
-    assert_eq!(config, Config { daemon, services: vec![service], agent: None });
+    assert_eq!(config, Config { daemon, quic: Vec::new(), services: vec![service], agent: None });
 }
 
 #[test]

@@ -16,7 +16,9 @@ use std::{
 };
 
 use lb_common::{
-    abi::{BUCKET_ENTRIES, Backend, Globals, Reply, Service, Vip6, backend_flags, slot, tracking},
+    abi::{
+        BUCKET_ENTRIES, Backend, Globals, QuicConfig, Reply, Service, Vip6, backend_flags, slot, tracking,
+    },
     datapath::{
         Tables, Word,
         track::{self, FlowEvent, Query, entry, meta, packet},
@@ -117,6 +119,9 @@ impl Tables for State {
         self.backends.get(index as usize)
     }
     fn reply(&self, _: u32) -> Option<&Reply> {
+        None
+    }
+    fn quic(&self, _: u32) -> Option<&QuicConfig> {
         None
     }
     fn limit_bucket(&self, _: u32) -> Option<&[Cellular; BUCKET_ENTRIES]> {

@@ -13,6 +13,7 @@ mod neighbours;
 mod not_ours;
 mod odd;
 mod ports;
+mod quic;
 mod records;
 mod tagged;
 
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
         forward::rows(),
         malformed::rows(),
         affinity::rows(),
+        quic::rows(),
         limits::rows(),
         records::rows(),
         announce::rows(),

@@ -59,7 +59,7 @@ fn the_file_itself() {
             ("[services]", "lb.toml:1:2: top level: unknown key \"services\"; did you mean service?"),
             (
                 "[frontend]",
-                "lb.toml:1:2: top level: unknown key \"frontend\" (known: daemon, service, agent)",
+                "lb.toml:1:2: top level: unknown key \"frontend\" (known: daemon, quic, service, agent)",
             ),
             ("daemon = 5", "lb.toml:1:10: top level: daemon: found the number 5, expected a table"),
             ("agent = []", "lb.toml:1:9: top level: agent: found a list, expected a table"),
@@ -328,4 +328,40 @@ fn a_secret_is_never_repeated() {
     }
     let config = Config::parse("lb.toml", &format!("[daemon]\nhash_seed = \"{secret}\"")).unwrap();
     assert!(!format!("{config:?}").contains("0123"), "Debug hides it too");
+}
+
+const QUIC_SERVICE: &str = "[[service]]\nname = \"h3\"\naddresses = [\"192.0.2.1\"]\nports = [443]\nprotocol = \"udp\"\n\
+                            affinity = \"quic\"\nhealth.port = 80\n";
+
+#[test]
+fn quic() {
+    let config =
+        format!("[[quic]]\n{QUIC_SERVICE}backend = [{{ address = \"198.51.100.1\", server_id = 65535 }}]\n");
+    assert!(Config::parse("lb.toml", &config).is_ok(), "{}", refusal(&config));
+    let wrong = |text: &str, expected: &[&str]| {
+        let found = refusal(text);
+        assert!(expected.iter().all(|part| found.contains(part)), "{text}\n{found}");
+        // One line each, and nothing else.
+        assert_eq!(found.lines().count(), expected.len(), "{found}");
+    };
+    wrong("[[quic]]\nconfig = 7\n", &["config: found 7, expected 0 to 6"]);
+    wrong("[[quic]]\n[[quic]]\n", &["config: 0 is taken in line 1; take another of 0 to 6"]);
+    wrong(
+        "[[quic]]\nserver_id_bytes = 8\nnonce_bytes = 12\n",
+        &["found 12 beside a server ID of 8, expected at most 19"],
+    );
+    wrong(
+        "[[quic]]\naes_key = \"secret\"\n",
+        &["aes_key: found 6 characters, expected 32 hexadecimal digits"],
+    );
+    let backend = |id: &str| format!("{QUIC_SERVICE}backend = [{{ address = \"198.51.100.1\"{id} }}]\n");
+    wrong(&backend(", server_id = 1"), &["affinity: \"quic\" needs a table [[quic]]"]);
+    wrong(&format!("[[quic]]\n{}", backend("")), &["server_id"]);
+    wrong(&format!("[[quic]]\n{}", backend(", server_id = 0")), &["server_id: found 0, expected 1 to 65535"]);
+    let short = format!("[[quic]]\nserver_id_bytes = 1\n{}", backend(", server_id = 256"));
+    wrong(&short, &["found 256, expected 1 to 255 with server_id_bytes = 1"]);
+    let tcp = format!("[[quic]]\n{}", backend(", server_id = 1")).replace("udp", "tcp");
+    wrong(&tcp, &["affinity: \"quic\" needs protocol = \"udp\""]);
+    let flow = backend(", server_id = 1").replace("affinity = \"quic\"", "affinity = \"flow\"");
+    wrong(&flow, &["server_id: needs affinity = \"quic\""]);
 }

@@ -21,11 +21,6 @@ fn service_keys() {
                 "lb.toml:5:12: service \"web\": protocol: found \"sctp\", expected one of: tcp, udp, both",
             ),
             (
-                "affinity = \"quic\"",
-                "lb.toml:5:12: service \"web\": affinity: \"quic\" is not available in this version (known: addresses, \
-                 source, flow)",
-            ),
-            (
                 "forward = \"ip\"",
                 "lb.toml:5:11: service \"web\": forward: found \"ip\"; did you mean \"ipip\"? (known: l2, ipip, gue, nat)",
             ),
