@@ -129,6 +129,9 @@ pub struct Backend {
     /// `port`; absent: as the client names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// `server_id`, for connection IDs of QUIC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<u64>,
     /// `weight`.
     pub weight: u16,
 }
@@ -191,6 +194,7 @@ impl LbConfig {
             name: host.name.clone(),
             address: if backends_v6 { host.v6.into() } else { host.v4.into() },
             port: None,
+            server_id: None,
             weight: 100,
         });
         let service = Service {
@@ -264,6 +268,7 @@ mod tests {
                     name: "b1".into(),
                     address: "198.51.100.11".parse().unwrap(),
                     port: None,
+                    server_id: None,
                     weight: 7,
                 }],
             }],

@@ -15,5 +15,8 @@ mod instances;
 #[path = "balancing/nat.rs"]
 mod nat;
 #[cfg(test)]
+#[path = "balancing/quic.rs"]
+mod quic;
+#[cfg(test)]
 #[path = "balancing/services.rs"]
 mod services;
