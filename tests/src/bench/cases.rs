@@ -67,7 +67,7 @@ const ONE_FLOW: &str = "ipv4_tcp_ipip_1_flow";
 
 /// The suite `packet`.
 fn packet() -> Vec<Case> {
-    use Kind::{Echo, Stranger, Syn4, Tcp4, Tcp6, Udp4};
+    use Kind::{Echo, Quic4, Stranger, Syn4, Tcp4, Tcp6, Udp4};
     let limit = |sources| {
         Some(Yardstick::Addition {
             name: "plain_limit",
@@ -110,6 +110,9 @@ fn packet() -> Vec<Case> {
             own("plain_nat", program("plain_nat", Tcp4, 1)),
             2.5,
         ),
+        case("ipv4_quic_1_flow", lb(World::Quic, Quic4(0), 1), own(ONE_FLOW, ipip(Tcp4, 1)), None),
+        case("ipv4_quic_1_flow_4_rounds", lb(World::Quic, Quic4(1), 1), own(ONE_FLOW, ipip(Tcp4, 1)), None),
+        case("ipv4_quic_1_flow_1_block", lb(World::Quic, Quic4(3), 1), own(ONE_FLOW, ipip(Tcp4, 1)), None),
         case("not_a_service", ipip(Stranger, 1), plain(Stranger, 1), 0.35),
         case("icmp_echo", ipip(Echo, 1), None, None),
         case("limit_1_source", lb(World::Limit, Tcp4, 1), limit(1), 0.5),
@@ -117,11 +120,11 @@ fn packet() -> Vec<Case> {
     ]
 }
 
-/// Cases that the contract names and this version cannot run.
-const PACKET_ABSENT: [(&str, &str); 2] = [
-    ("nat_reply", "where an answer goes the program asks the kernel's routes, which the wrapper has none of"),
-    ("ipv4_quic_1_flow", "affinity = \"quic\" does not exist in this version"),
-];
+/// Cases that this version cannot run.
+const PACKET_ABSENT: [(&str, &str); 1] = [(
+    "nat_reply",
+    "where an answer goes the program asks the kernel's routes, which the wrapper has none of",
+)];
 
 /// The suite `growth`.
 fn growth() -> Vec<Case> {

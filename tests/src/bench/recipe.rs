@@ -44,6 +44,8 @@ pub(super) enum World {
     Nat,
     /// For UDP.
     Udp,
+    /// For QUIC, by connection IDs.
+    Quic,
     /// Every flow is remembered.
     Always,
     /// Every slot changed its owner a moment ago.
@@ -65,6 +67,8 @@ pub(super) enum Kind {
     Stranger,
     /// An echo request for a VIP.
     Echo,
+    /// QUIC with a short header, whose connection ID is of the configuration with this index.
+    Quic4(usize),
 }
 
 /// Packets, from so many sources to so many destinations at random.
@@ -100,6 +104,10 @@ impl Traffic {
             Kind::Tcp6 => packet::tcp(CLIENT.v6, WEB.v6, PORT).flags("."),
             Kind::Stranger => packet::tcp(CLIENT4, STRANGER.v4, PORT).flags("."),
             Kind::Echo => packet::echo_request(CLIENT4, VIP4),
+            Kind::Quic4(config) => {
+                let id = site::connection_id(config, 1);
+                packet::udp(CLIENT4, VIP4, PORT).bytes(&[&[0x43][..], &id, &[0x5c; 30]].concat())
+            }
         };
         let mut source = Source::new(&frame);
         source.sources = self.sources;
@@ -109,7 +117,7 @@ impl Traffic {
 
     fn service(self) -> Service {
         let address = if self.kind == Kind::Tcp6 { WEB.v6.into() } else { VIP4.into() };
-        let protocol = if self.kind == Kind::Udp4 { 17 } else { 6 };
+        let protocol = if matches!(self.kind, Kind::Udp4 | Kind::Quic4(_)) { 17 } else { 6 };
         Service { address, protocol, port: PORT }
     }
 
@@ -222,6 +230,10 @@ impl World {
             Self::L2 => one(BACKENDS, site::l2)?,
             Self::Nat => one(BACKENDS, |name| site::nat4(name, Ipv4Addr::UNSPECIFIED).port(8080))?,
             Self::Udp => world::udp(one(BACKENDS, site::ipip4)?),
+            Self::Quic => world::quic(one(BACKENDS, |name| {
+                let number = name.trim_start_matches('b').parse().unwrap_or(0);
+                site::ipip4(name).server_id(number)
+            })?),
             Self::Always => world::always(one(BACKENDS, site::ipip4)?),
             Self::Unsettled => {
                 let members = world::members(BACKENDS, site::ipip4);

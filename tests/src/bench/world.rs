@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use lb_common::abi::slot;
 use lb_userspace::{
-    config::{Protocol, Tracking},
+    config::{Affinity, Protocol, Tracking},
     control::{
         maglev::{self, Scratch},
         model::{Member, Snapshot},
@@ -147,6 +147,11 @@ pub(super) fn always(service: ServiceBuilder) -> ServiceBuilder {
 /// A service for UDP.
 pub(super) fn udp(service: ServiceBuilder) -> ServiceBuilder {
     service.ports(Protocol::Udp, &[PORT..=PORT])
+}
+
+/// The same, by connection IDs.
+pub(super) fn quic(service: ServiceBuilder) -> ServiceBuilder {
+    udp(service).affinity(Affinity::Quic)
 }
 
 /// Whether the MAC address of a frame is a backend's; see `cases::site`.

@@ -15,6 +15,7 @@ use lb_userspace::{
     config::{Affinity, Forward, OnFailure, Ports, Protocol, Quic, QuicKey, Rate, Tracking},
     control::model::{Hop, Member, Service, Snapshot},
     dataplane::{Capacity, Memory},
+    quic::ConnectionIds,
 };
 
 use super::cast::{BACKEND, INGRESS, TUNNEL};
@@ -264,6 +265,16 @@ pub fn quic_configs() -> Vec<Quic> {
         config(4, 8, 8, key),
         config(6, 2, 17, key),
     ]
+}
+
+/// A connection ID of the configuration with this index for this server.
+pub fn connection_id(config: usize, server: u64) -> Vec<u8> {
+    let config = &quic_configs()[config];
+    let (bytes, nonce) = (usize::from(config.server_id_bytes), usize::from(config.nonce_bytes));
+    let ids = ConnectionIds::new(config.codepoint, bytes, nonce, config.key.map(|key| key.0));
+    let ids = ids.and_then(|ids| ids.for_server(server)).expect("the configuration is valid");
+    let nonce: Vec<u8> = (0..nonce).map(|i| 0xa7 ^ (i as u8).wrapping_mul(29)).collect();
+    ids.with_nonce(&nonce).expect("a nonce of the right length")
 }
 
 /// A backend on the same link.

@@ -1,27 +1,15 @@
 //! Connection IDs that name a server: whoever sends a packet with one, and from wherever, it goes there.
 
-use lb_userspace::quic::ConnectionIds;
-
 use super::super::{
     case::{Case, sends},
     cast::{CLIENT, Pair, QUIC, client},
-    site::quic_configs,
+    site::connection_id as id,
 };
 use crate::packet::{self, Family, Packet};
 
 /// All rows of this file.
 pub(super) fn rows() -> Vec<Case> {
     Family::BOTH.into_iter().flat_map(|f| [named(f), elsewhere(f)].concat()).collect()
-}
-
-/// A connection ID of one of the configurations for this server.
-fn id(config: usize, server: u64) -> Vec<u8> {
-    let config = &quic_configs()[config];
-    let (bytes, nonce) = (usize::from(config.server_id_bytes), usize::from(config.nonce_bytes));
-    let ids = ConnectionIds::new(config.codepoint, bytes, nonce, config.key.map(|key| key.0));
-    let ids = ids.and_then(|ids| ids.for_server(server)).expect("the configuration is valid");
-    let nonce: Vec<u8> = (0..nonce).map(|i| 0xa7 ^ (i as u8).wrapping_mul(29)).collect();
-    ids.with_nonce(&nonce).expect("a nonce of the right length")
 }
 
 /// A short header: one byte, the ID, and what is encrypted.
