@@ -23,6 +23,15 @@ impl Frame {
         Self { ctx: context.ctx, skipped: 0, is_resumed: false }
     }
 
+    /// The same, in another function of the program.
+    ///
+    /// # Safety
+    /// `ctx` is the context of the running program.
+    #[inline(always)]
+    pub unsafe fn of(ctx: *mut xdp_md) -> Self {
+        Self { ctx, skipped: 0, is_resumed: false }
+    }
+
     /// The frame that another function of the program looked at: `skipped` as [`Packet::skipped`] said there.
     ///
     /// # Safety

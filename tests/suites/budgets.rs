@@ -70,10 +70,10 @@ struct Function {
     calls: Vec<usize>,
 }
 
-/// Bytes of the stack along the deepest chain of calls, each frame rounded up as the kernel does
-/// (kernel/bpf/verifier.c, `round_up_stack_depth`: to 16 where programs are compiled, as they are here).
+/// Bytes of the stack along the deepest chain of calls, each frame rounded up as the oldest kernels do that we load on
+/// (kernel/bpf/verifier.c, `check_max_stack_depth`: to 32; newer ones round to 16 where programs are compiled).
 fn stack(dump: &str) -> u32 {
-    const FRAME: u32 = 16;
+    const FRAME: u32 = 32;
     let mut functions: BTreeMap<usize, Function> = BTreeMap::new();
     let mut at_start = true;
     let mut current = 0;
@@ -198,5 +198,5 @@ fn the_deepest_chain_of_calls_counts() {
     let dump = "u32 balancer(struct xdp_md * ctx):\n; source:\n   0: (7b) *(u64 *)(r10 -16) = r1\n   1: (bf) r2 = r10\n   \
                 2: (07) r2 += -40\n   3: (85) call pc+1#bpf_prog_0_f\n   4: (95) exit\nu32 f():\n   \
                 5: (63) *(u32 *)(r10 -8) = r1\n   6: (85) call bpf_redirect#23\n   7: (95) exit\n";
-    assert_eq!(stack(dump), 48 + 16);
+    assert_eq!(stack(dump), 64 + 32);
 }

@@ -21,15 +21,16 @@ use crate::{
 /// A packet that is not for a service is passed exactly as it came.
 #[inline(always)]
 pub fn balance<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
-    let verdict = straight(packet, tables, ingress);
+    let verdict = tables.straight(packet, ingress);
     if verdict.way().is_none() {
         return verdict;
     }
     way::follow(packet, tables, verdict, ingress)
 }
 
+/// What nearly every packet needs, in one straight run, for whoever provides [`Ways`]; a detour where that is not enough.
 #[inline(always)]
-fn straight<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
+pub fn straight<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: u32) -> Verdict {
     let Some(globals) = tables.globals() else { return Verdict::pass(Reason::NotConfigured) };
     let Ok(header) = packet.at::<{ ethernet::HEADER }>(0) else { return Verdict::pass(Reason::NotIp) };
     match be16(header, 12) {

@@ -27,7 +27,7 @@ mod verdict;
 mod way;
 
 pub use agent::{AgentTables, decapsulate, mapped};
-pub use balance::balance;
+pub use balance::{balance, straight};
 pub use lookup::{fold6, port_words};
 pub use nat::{Route, Wanted, reply_words, route};
 pub use packet::{Cut, Packet};

@@ -8,7 +8,9 @@
 //! a chain of BPF functions are 512 bytes together. The verdict is counted by the one caller that counts all of them.
 
 use super::{
-    announce, echo,
+    announce,
+    balance::straight,
+    echo,
     nat::{self, Route, Wanted},
     odd,
     packet::Packet,
@@ -65,6 +67,11 @@ ways! {
 
 /// The tables of a program that has the rare ways for packets of kind `P`.
 pub trait Ways<P: Packet>: Tables {
+    /// What nearly every packet needs: [`straight`].
+    fn straight(&self, packet: &mut P, ingress: u32) -> Verdict {
+        straight(packet, self, ingress)
+    }
+
     /// Takes the packet from here; `argument` is what the detour said.
     fn way(&self, packet: &mut P, way: Way, argument: u32, ingress: u32) -> Verdict {
         take(packet, self, way, argument, ingress)

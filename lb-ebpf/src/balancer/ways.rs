@@ -1,15 +1,21 @@
-//! The rare ways, each a global BPF function: checked once and by itself by the verifier, called when it is needed.
+//! The ways, each a global BPF function: checked once and by itself by the verifier, called when it is needed.
 //!
 //! A call gives the context, how much of the frame is out of sight and what the detour said; the answer is the verdict,
 //! or the next detour, in one word.
 
 use aya_ebpf::bindings::xdp_md;
-use lb_common::datapath::{Packet, Route, Verdict, Wanted, Way, Ways, take};
+use lb_common::datapath::{Packet, Route, Verdict, Wanted, Way, Ways, straight, take};
 use lb_ebpf::packet::Frame;
 
 use crate::{fib, maps::Maps};
 
 impl Ways<Frame> for Maps {
+    #[inline(always)]
+    fn straight(&self, packet: &mut Frame, _ingress: u32) -> Verdict {
+        let bytes = packet.wire_length() as u32;
+        Verdict::from_bits(way_straight(packet.context()), bytes)
+    }
+
     #[inline(always)]
     fn way(&self, packet: &mut Frame, way: Way, argument: u32, _ingress: u32) -> Verdict {
         let bytes = packet.wire_length() as u32;
@@ -48,6 +54,17 @@ fn run(context: *mut xdp_md, skipped: u32, argument: u32, way: Way) -> u64 {
     let ingress = frame.ingress();
     let verdict = take(&mut frame, &Maps, way, argument, ingress);
     verdict.hiding(frame.skipped()).to_bits()
+}
+
+/// The way of the many. It is a function too so that the stack that it needs is free again when a rare way follows: a
+/// chain of functions has 512 bytes together, and older kernels (6.1 is one) round every frame up to 32.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn way_straight(context: *mut xdp_md) -> u64 {
+    // SAFETY: as above.
+    let mut frame = unsafe { Frame::of(context) };
+    let ingress = frame.ingress();
+    straight(&mut frame, &Maps, ingress).to_bits()
 }
 
 /// A way that is told nothing must not take the argument either: the compiler sees that nobody reads it and leaves its
