@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     io::Write,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
 };
 
@@ -119,9 +120,13 @@ impl Node {
     }
 
     /// A bridge of the given device name, MTU and ports, up. No spanning tree, no multicast snooping: neighbour
-    /// solicitations reach everybody at once.
+    /// solicitations reach everybody at once. A MAC address of its own: it would take the lowest of its ports', and
+    /// another one when that port goes, which its neighbours learn late.
     pub fn bridge(&mut self, device: &str, mtu: u32, ports: &[String]) -> &mut Self {
-        self.ip(&format!("link add {device} type bridge stp_state 0 mcast_snooping 0"));
+        static MADE: AtomicU16 = AtomicU16::new(0);
+        let [high, low] = MADE.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mac = format!("02:00:62:72:{high:02x}:{low:02x}");
+        self.ip(&format!("link add {device} address {mac} type bridge stp_state 0 mcast_snooping 0"));
         for port in ports {
             self.ip(&format!("link set {port} master {device}"));
         }
