@@ -257,17 +257,28 @@ pub(super) fn others<'t, T: Tables>(
     if service.flags & service_flags::CANDIDATES == 0 || number != protocol::TCP {
         return None;
     }
-    let word = tables.candidates(slot.index)?;
-    let other = |place: u32| {
-        let named = (word >> (place * 16)) as u16;
-        // Away from the owner, the owner may have it too.
-        let named = if named == taken { slot.value & slot::MEMBER } else { named };
-        match member(tables, service, named) {
-            Ok(other) if other.forward == backend.forward => other,
-            _ => backend,
-        }
+    let named = named(tables.candidates(slot.index)?, slot.value & slot::MEMBER, taken);
+    let other = |place: u32| match member(tables, service, (named >> (place * 16)) as u16) {
+        Ok(other) if other.forward == backend.forward => other,
+        _ => backend,
     };
     Some([other(0), other(1), other(2)])
+}
+
+/// The candidates besides `taken`: where a packet goes elsewhere than to the slot's owner, the owner may have its
+/// connection too. It comes in the place of `taken`, or else in the last.
+#[inline(always)]
+fn named(candidates: u64, owner: u16, taken: u16) -> u64 {
+    let put = |place: u64| candidates & !(0xffff << (place * 16)) | u64::from(owner) << (place * 16);
+    if taken == owner {
+        candidates
+    } else if candidates as u16 == taken {
+        put(0)
+    } else if (candidates >> 16) as u16 == taken {
+        put(1)
+    } else {
+        put(2)
+    }
 }
 
 /// The record of a member.
@@ -283,4 +294,19 @@ pub(super) fn member<'t, T: Tables>(
         return Err(Reason::NoBackend);
     }
     tables.backend(service.backend_base.wrapping_add(member)).ok_or(Reason::BadTable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn the_owner_is_named_wherever_else_a_packet_goes() {
+        let word = |members: [u64; 3]| members[0] | members[1] << 16 | members[2] << 32;
+        for (taken, expected) in
+            [(9, [1, 2, 3]), (1, [9, 2, 3]), (2, [1, 9, 3]), (3, [1, 2, 9]), (4, [1, 2, 9])]
+        {
+            assert_eq!(named(word([1, 2, 3]), 9, taken), word(expected), "taken to {taken}");
+        }
+    }
 }
