@@ -19,5 +19,8 @@ mod pinned;
 #[path = "lifetime/refusals.rs"]
 mod refusals;
 #[cfg(test)]
+#[path = "lifetime/sizes.rs"]
+mod sizes;
+#[cfg(test)]
 #[path = "lifetime/under_load.rs"]
 mod under_load;

@@ -54,8 +54,10 @@ pub struct Globals {
     pub seconds_mult: u32,
     /// First element of `QUIC`.
     pub quic_base: u32,
+    /// Number of buckets of `FLOWS_OLD`, a power of two; 0 = no flow is there any more.
+    pub flow_old: u32,
     #[doc(hidden)]
-    pub _reserved: [u32; 6],
+    pub _reserved: [u32; 5],
     /// First cell of `REPLIES`.
     pub reply_base: u32,
     /// Size of the table of replies minus one.

@@ -61,6 +61,9 @@ pub mod maps {
     pub const CANDIDATES: &str = "CANDIDATES";
     /// Flows: buckets of eight `u64`, see `datapath::track::entry`.
     pub const FLOWS: &str = "FLOWS";
+    /// The flow table from before its size was changed, while flows are still moving out of it; else one bucket that
+    /// nobody looks at.
+    pub const FLOWS_OLD: &str = "FLOWS_OLD";
     /// [`super::Backend`] records.
     pub const BACKENDS: &str = "BACKENDS";
     /// [`super::BackendInfo`], same index as `BACKENDS`; the datapath never reads it.

@@ -47,12 +47,16 @@ pub trait Tables: Sized {
     fn stamp_slot(&self, index: u32, time: u16);
     /// A bucket of the flow table.
     fn flow_bucket(&self, index: u32) -> Option<&[Self::Word; BUCKET_ENTRIES]>;
+    /// A bucket of the flow table from before its size was changed.
+    fn old_flow_bucket(&self, index: u32) -> Option<&[Self::Word; BUCKET_ENTRIES]>;
     /// Counts something that happened there.
     fn count_flow(&self, event: FlowEvent);
     /// [`super::track::select`] for the service at `service`: the program may put it behind a call, because packets
     /// of settled slots, which are nearly all, never come here.
     fn track(&self, globals: &Globals, service: &Service, query: Query) -> u16 {
-        track::select(self, service, globals.flow_mask, track::seconds(globals, self.jiffies()), query)
+        let now = track::seconds(globals, self.jiffies());
+        let in_old = globals.flow_old != 0 && track::bring(self, globals, service, now, query.hash);
+        track::select(self, globals, service, now, query, in_old)
     }
     /// [`super::limit::allows`]; behind a call for the same reason.
     fn admits(&self, globals: &Globals, service: &Service, source: u64) -> bool {

@@ -178,11 +178,20 @@ pub fn seconds(globals: &Globals, jiffies: u64) -> u16 {
 
 /// Which member gets the packet, or [`LOST`]. Never fails: without room for an entry the answer is the same, only not
 /// remembered.
+///
+/// `in_old` is what [`bring`] has said while flows move out of a table of another size, else `false`.
 #[inline(always)]
-pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16, query: Query) -> u16 {
+pub fn select<T: Tables>(
+    tables: &T,
+    globals: &Globals,
+    service: &Service,
+    now: u16,
+    query: Query,
+    in_old: bool,
+) -> u16 {
     let owner = query.slot & slot::MEMBER;
     let state = query.slot & slot::STATE;
-    let Some(bucket) = tables.flow_bucket(query.hash as u32 & flow_mask) else { return owner };
+    let Some(bucket) = bucket_of(tables, globals, query.hash, in_old) else { return owner };
     let key = entry::key(query.hash, service.id);
     let lives = lives(service);
     let is_new = query.packet == packet::SYN;
@@ -237,13 +246,76 @@ pub fn select<T: Tables>(tables: &T, service: &Service, flow_mask: u32, now: u16
             Some((word, old)) => {
                 word.replace(old, new);
             }
-            None => insert(tables, lives, bucket, new, now),
+            None => {
+                insert(tables, lives, bucket, new, now);
+            }
         }
     } else if let Some((word, old)) = found {
         // Its member may come back: then it would take away the flow that goes to the owner from now on.
         word.replace(old, 0);
     }
     member
+}
+
+/// After a change of the flow table's size: moves the flow's entry, if it still is in the table from before, to its place
+/// in the one that is in force. An entry does not have all of its hash, so only a packet of the flow itself can tell where.
+///
+/// Says whether the flow stays in the old table, because it has found no place in the other one.
+#[inline(always)]
+pub fn bring<T: Tables>(tables: &T, globals: &Globals, service: &Service, now: u16, hash: u64) -> bool {
+    let key = entry::key(hash, service.id);
+    let lives = lives(service);
+    let Some(from) = bucket_of(tables, globals, hash, true) else { return false };
+    let old = value_of(from, key);
+    if old == 0 || is_expired(lives, old, now) {
+        return false;
+    }
+    let Some(to) = bucket_of(tables, globals, hash, false) else { return false };
+    // What is there is younger.
+    if value_of(to, key) != 0 {
+        return false;
+    }
+    if !insert(tables, lives, to, old, now) {
+        return true;
+    }
+    let mut i = 0;
+    while i < BUCKET_ENTRIES {
+        let Some(word) = from.get(i) else { break };
+        word.replace(old, 0);
+        i += 1;
+    }
+    false
+}
+
+/// The entry with this key, or 0. A pointer to it would have eight possible values in all that follows, and the verifier
+/// would follow each.
+#[inline(always)]
+fn value_of<W: Word>(bucket: &[W; BUCKET_ENTRIES], key: u64) -> u64 {
+    let mut found = 0;
+    let mut i = 0;
+    while i < BUCKET_ENTRIES {
+        let Some(word) = bucket.get(i) else { break };
+        let value = word.load();
+        if entry::is_same(value, key) {
+            found = value;
+        }
+        i += 1;
+    }
+    found
+}
+
+/// The bucket of a flow with this hash, in the table that is in force or the one from before.
+#[inline(always)]
+fn bucket_of<'t, T: Tables>(
+    tables: &'t T,
+    globals: &Globals,
+    hash: u64,
+    is_old: bool,
+) -> Option<&'t [T::Word; BUCKET_ENTRIES]> {
+    if is_old {
+        return tables.old_flow_bucket(hash as u32 & globals.flow_old.wrapping_sub(1));
+    }
+    tables.flow_bucket(hash as u32 & globals.flow_mask)
 }
 
 /// Seconds after which an entry says nothing any more, 16 bits for each kind. In one word because a choice by
@@ -312,20 +384,19 @@ fn seen_again(old: u64, owner: u16, packet: u8, now: u16) -> u64 {
 
 /// Writes an entry over a free or expired one, else over one that a flood may evict: the oldest on probation first,
 /// then the oldest SYN. Established flows are never evicted; without room nothing is written. Lost to another CPU, the
-/// flow tries again with its next packet.
+/// flow tries again with its next packet. Says whether it was written.
 ///
 /// The victim is searched twice, first its rank and then its place: a place found in a loop would be a pointer with
 /// eight possible values in each of its rounds, and the verifier would follow every sequence of them.
 #[inline(always)]
-fn insert<T: Tables>(tables: &T, lives: u64, bucket: &[T::Word; BUCKET_ENTRIES], new: u64, now: u16) {
+fn insert<T: Tables>(tables: &T, lives: u64, bucket: &[T::Word; BUCKET_ENTRIES], new: u64, now: u16) -> bool {
     let mut best = 0;
     let mut i = 0;
     while i < BUCKET_ENTRIES {
-        let Some(word) = bucket.get(i) else { return };
+        let Some(word) = bucket.get(i) else { return false };
         let value = word.load();
         if value == 0 || is_expired(lives, value, now) {
-            word.replace(value, new);
-            return;
+            return word.replace(value, new);
         }
         let rank = rank(value, i, now);
         if rank > best {
@@ -335,19 +406,19 @@ fn insert<T: Tables>(tables: &T, lives: u64, bucket: &[T::Word; BUCKET_ENTRIES],
     }
     if best == 0 {
         tables.count_flow(FlowEvent::Refused);
-        return;
+        return false;
     }
     tables.count_flow(FlowEvent::Evicted);
     let mut i = 0;
     while i < BUCKET_ENTRIES {
-        let Some(word) = bucket.get(i) else { return };
+        let Some(word) = bucket.get(i) else { return false };
         let value = word.load();
         if rank(value, i, now) == best {
-            word.replace(value, new);
-            return;
+            return word.replace(value, new);
         }
         i += 1;
     }
+    false
 }
 
 /// How willingly the entry at `place` is given up: `1 | kind | age(14) | place(3)`; 0 = never.

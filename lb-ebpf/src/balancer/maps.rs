@@ -55,6 +55,8 @@ static CANDIDATES: Array<u64, SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
 static FLOWS: Array<[MapWord; BUCKET_ENTRIES], SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
+static FLOWS_OLD: Array<[MapWord; BUCKET_ENTRIES], 1, MAPPED> = Array::new();
+#[btf_map]
 static BACKENDS: Array<Backend, SET_AT_LOAD, MAPPED> = Array::new();
 #[btf_map]
 static LIMITS: Array<[MapWord; BUCKET_ENTRIES], SET_AT_LOAD, MAPPED> = Array::new();
@@ -143,6 +145,10 @@ impl Tables for Maps {
         FLOWS.get(index)
     }
     #[inline(always)]
+    fn old_flow_bucket(&self, index: u32) -> Option<&[MapWord; BUCKET_ENTRIES]> {
+        FLOWS_OLD.get(index)
+    }
+    #[inline(always)]
     fn count_flow(&self, event: FlowEvent) {
         if let Some(count) = FLOW_EVENTS.get_ptr_mut(event as u32) {
             // SAFETY: this CPU's map value; XDP programs of one CPU do not interrupt each other.
@@ -150,8 +156,12 @@ impl Tables for Maps {
         }
     }
     #[inline(always)]
-    fn track(&self, _globals: &Globals, service: &Service, query: Query) -> u16 {
-        let slot_and_packet = u32::from(query.packet) << 16 | u32::from(query.slot);
+    fn track(&self, globals: &Globals, service: &Service, query: Query) -> u16 {
+        let mut slot_and_packet = u32::from(query.packet) << 16 | u32::from(query.slot);
+        // One after the other: within each other they would need more than the stack there is.
+        if globals.flow_old != 0 && bring_flow(service, query.hash) != 0 {
+            slot_and_packet |= IN_OLD;
+        }
         track_flow(service, query.hash, slot_and_packet, query.index) as u16
     }
     #[inline(always)]
@@ -224,7 +234,24 @@ pub(crate) extern "C" fn track_flow(
     let Some(globals) = Maps.globals() else { return owner };
     let query = Query { hash, slot: slot_and_packet as u16, index, packet: (slot_and_packet >> 16) as u8 };
     let now = track::seconds(globals, Maps.jiffies());
-    u32::from(track::select(&Maps, service, globals.flow_mask, now, query))
+    u32::from(track::select(&Maps, globals, service, now, query, slot_and_packet & IN_OLD != 0))
+}
+
+/// In an argument of [`track_flow`]: the flow is in the table from before its size was changed.
+const IN_OLD: u32 = 1 << 24;
+
+/// A flow that may be in the table from before its size was changed, as a function of its own as well. 1 = it stays there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn bring_flow(service: *const Service, hash: u64) -> u32 {
+    if service.is_null() {
+        return 0;
+    }
+    // SAFETY: as in `track_flow`.
+    let service = unsafe { &*service };
+    let Some(globals) = Maps.globals() else { return 0 };
+    let now = track::seconds(globals, Maps.jiffies());
+    u32::from(track::bring(&Maps, globals, service, now, hash))
 }
 
 /// The rate limiter, as a function of its own. 0 = refused.

@@ -214,6 +214,9 @@ pub struct FlowTable {
     pub capacity: u64,
     /// Flows that are in it.
     pub used: u64,
+    /// Of those, flows that have not come to their place since the table got another size.
+    #[serde(default)]
+    pub moving: u64,
     /// Packets that found their flow.
     pub hits: u64,
     /// Flows that found no place.

@@ -195,8 +195,8 @@ impl Core {
             ("xdp_mode is fixed", old.xdp_mode != new.xdp_mode),
             ("hash_seed is fixed", old.hash_seed != new.hash_seed),
             (
-                "table capacities are fixed",
-                (old.flow_capacity, old.limit_capacity) != (new.flow_capacity, new.limit_capacity),
+                "flow_table.capacity is fixed until every flow has moved since its last change",
+                self.installer.is_moving() && old.flow_capacity != new.flow_capacity,
             ),
             ("listen is fixed", old.listen != new.listen),
         ];

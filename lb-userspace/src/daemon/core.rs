@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::Ebpf;
-use log::{error, info, warn};
+use log::{error, info};
 
 use super::{history::History, hops, journal::Journal};
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         plan::{self, Moves},
         settling::Seconds,
     },
-    dataplane::{self, Adopted, Attachment, Clock, Installer, Pins, Swept},
+    dataplane::{Adopted, Attachment, Clock, Installer, Pins, Swept},
     health::{Checker, HealthState, Status, Target, TargetKey},
     net::{
         links::Inventory,
@@ -276,6 +276,7 @@ impl Core {
         let longest = self.config.services.iter().map(|s| s.settle.as_secs()).max().unwrap_or(1);
         let longest = u16::try_from(longest).unwrap_or(u16::MAX);
         self.swept = tokio::task::block_in_place(|| self.installer.sweep_flows(longest));
+        self.end_move();
     }
 
     /// Builds and installs; says whether anything changed.
@@ -290,22 +291,12 @@ impl Core {
             now: unix_seconds(SystemTime::now()),
         };
         let snapshot = self.desired.snapshot(config, &view)?;
-        if snapshot == self.snapshot && self.generation != 0 && !std::mem::take(&mut self.rewrite) {
+        let fits = self.sizes(config) == self.installer.memory().capacity();
+        if snapshot == self.snapshot && self.generation != 0 && fits && !std::mem::take(&mut self.rewrite) {
             return Ok((false, Moves::default()));
         }
         let moved = plan::sum(&plan::moves(&self.snapshot, &snapshot));
-        let ebpf = &mut self.ebpf;
-        let mut failed = None;
-        let installation = tokio::task::block_in_place(|| {
-            self.installer.install_with(&snapshot, &mut |counter| {
-                if let Err(error) = dataplane::reset(ebpf, &[counter]) {
-                    failed = Some(error);
-                }
-            })
-        })?;
-        if let Some(error) = failed {
-            warn!("counters of new backends start with what they had before: {error}");
-        }
+        let installation = tokio::task::block_in_place(|| self.install_or_grow(config, &snapshot))?;
         self.generation = installation.generation;
         self.snapshot = snapshot;
         Ok((true, moved))

@@ -17,6 +17,7 @@ mod lock;
 mod manager;
 mod plan;
 mod records;
+mod resize;
 mod seed;
 mod start;
 mod status;

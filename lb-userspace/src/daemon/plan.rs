@@ -111,8 +111,7 @@ impl Core {
         let mut warnings = Vec::new();
         if memory.slots_during > memory.slots_capacity {
             warnings.push(format!(
-                "no room for {} slots while the tables change (there is room for {}): detach and start again to make \
-                 the maps larger",
+                "no room for {} slots while the tables change (there is room for {}): larger maps will be made",
                 memory.slots_during, memory.slots_capacity
             ));
         }

@@ -64,6 +64,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let pins = Pins::balancer(&options.name);
 
     let unix = UnixServer::bind(&socket, None).await?;
+    dataplane::recover(&pins)?;
     let before = pins.now();
     let started = tokio::select! {
         started = Started::new(options, &pins) => started,

@@ -54,6 +54,7 @@ impl Core {
             flow_table: FlowTable {
                 capacity: u64::from(capacity.flow_buckets) * BUCKET_ENTRIES as u64,
                 used: self.swept.used,
+                moving: self.swept.in_old,
                 hits,
                 refused,
                 evicted,

@@ -97,13 +97,33 @@ pub fn pinned_program(pins: &Pins, interface: &str) -> Result<Option<PinnedProgr
     Ok(Some(PinnedProgram { link: info.id(), program: info.program_id() }))
 }
 
-fn replace(program: &mut Xdp, path: &Path) -> Result<(), String> {
+/// Puts `program` on the link that is pinned at `path`.
+pub(super) fn replace(program: &mut Xdp, path: &Path) -> Result<(), String> {
     let link: FdLink = PinnedLink::from_pin(path).map_err(|e| text(&e))?.into();
     let link = link.try_into().map_err(|e: aya::programs::links::LinkError| text(&e))?;
     let id = program.attach_to_link(link).map_err(|e| text(&e))?;
     // The pin keeps the link; our handle must not take it along when it is dropped, so it is taken out of the program
     // (which would detach it) and closed as a mere file descriptor.
     program.take_link(id).map(drop).map_err(|e| text(&e))
+}
+
+/// Puts `program` on the link pinned at `path`, which is pinned at `copy` as well from then on. `false`: the link is dead,
+/// because its interface was deleted.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn hand_over(program: &mut Xdp, path: &Path, copy: &Path) -> Result<bool, String> {
+    match replace(program, path) {
+        Ok(()) => pin_again(path, copy).map(|()| true),
+        Err(error) if error == std::io::Error::from_raw_os_error(libc::ENOLINK).to_string() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Pins the link at `path` at `copy` as well.
+pub(super) fn pin_again(path: &Path, copy: &Path) -> Result<(), String> {
+    let link: FdLink = PinnedLink::from_pin(path).map_err(|e| text(&e))?.into();
+    link.pin(copy).map(drop).map_err(|e| text(&e))
 }
 
 fn fresh(

@@ -13,7 +13,10 @@ impl Installer {
     /// Remembered flows on members with one of these indices, of whatever service, and on all others.
     pub fn count_flows(&self, members: &HashSet<u16>) -> (u64, u64) {
         let (mut on, mut others) = (0, 0);
-        for word in self.memory().flows.as_slice().iter().flatten() {
+        let memory = self.memory();
+        for word in
+            [&memory.flows, &memory.old_flows].into_iter().flat_map(|table| table.as_slice()).flatten()
+        {
             // SAFETY: an aligned word of shared memory that the datapath changes by whole-word stores and
             // compare-and-swap only, and that is read here.
             let value =

@@ -76,6 +76,21 @@ pub fn flow_events(ebpf: &Ebpf) -> Result<[u64; FlowEvent::ALL.len()], Dataplane
     Ok(sums)
 }
 
+/// Copies these elements of `COUNTERS` of one set of maps to another.
+///
+/// # Errors
+/// [`DataplaneError::Map`].
+pub(super) fn copy(from: &Ebpf, to: &mut Ebpf, indices: &[u32]) -> Result<(), DataplaneError> {
+    let error = |e: aya::maps::MapError| DataplaneError::Map { name: maps::COUNTERS, error: e.to_string() };
+    let from = per_cpu::<Counter>(from, maps::COUNTERS)?;
+    let map = to.map_mut(maps::COUNTERS).ok_or(DataplaneError::Object { what: maps::COUNTERS })?;
+    let mut to: PerCpuArray<&mut MapData, Counter> = PerCpuArray::try_from(map).map_err(error)?;
+    for index in indices {
+        to.set(*index, from.get(index, 0).map_err(error)?, 0).map_err(error)?;
+    }
+    Ok(())
+}
+
 /// Sets elements of `COUNTERS` to zero on every CPU.
 ///
 /// # Errors

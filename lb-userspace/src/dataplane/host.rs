@@ -100,6 +100,11 @@ impl Tables for HostTables<'_> {
         // SAFETY: as in `limit_bucket`.
         Some(unsafe { &*std::ptr::from_ref(bucket).cast() })
     }
+    fn old_flow_bucket(&self, index: u32) -> Option<&[HostWord; BUCKET_ENTRIES]> {
+        let bucket = self.memory.old_flows.as_slice().get(index as usize)?;
+        // SAFETY: as in `limit_bucket`.
+        Some(unsafe { &*std::ptr::from_ref(bucket).cast() })
+    }
     fn count_flow(&self, event: FlowEvent) {
         let count = &self.flow_events[event as usize];
         count.set(count.get() + 1);

@@ -24,39 +24,13 @@ use super::{
     lookup_tables::{self, Keys},
     memory::{Clock, Memory, QUIC_ELEMENTS},
     records,
+    room::{InstallError, Room},
     sweep::{self, Swept},
 };
 use crate::control::{
     model,
     settling::{Seconds, never},
 };
-
-/// A snapshot that does not fit, or that contradicts itself. Nothing was changed.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum InstallError {
-    /// More of something than the maps were created for.
-    #[error(
-        "no room for {wanted} {what} (the maps have {capacity}): detach and start again to make them larger"
-    )]
-    Full {
-        /// What there is too much of.
-        what: &'static str,
-        /// How many are wanted.
-        wanted: u64,
-        /// How many there is room for.
-        capacity: u64,
-    },
-    /// No salt was found for a look-up table.
-    #[error("the {what} table could not be built: {wanted} keys in {cells} cells")]
-    Crowded {
-        /// Which table.
-        what: &'static str,
-        /// Number of keys.
-        wanted: usize,
-        /// Number of cells.
-        cells: u32,
-    },
-}
 
 /// What the kernel holds of one service.
 #[derive(Clone, Debug)]
@@ -72,17 +46,17 @@ pub(super) struct Installed {
     /// What was written for the slots of `table`, if anything was.
     pub(super) candidates: Option<Arc<[u64]>>,
     /// Counter of each member identity.
-    counters: HashMap<u64, u32>,
+    pub(super) counters: HashMap<u64, u32>,
 }
 
 /// Writes generations. One per instance; the only writer of its memory.
 pub struct Installer {
-    memory: Memory,
-    clock: Clock,
-    grace: Grace,
+    pub(super) memory: Memory,
+    pub(super) clock: Clock,
+    pub(super) grace: Grace,
     slots: Arena,
     members: Arena,
-    counters: Arena,
+    pub(super) counters: Arena,
     /// Tables in force; services may share one.
     tables: BTreeSet<Extent>,
     pub(super) installed: HashMap<u64, Installed>,
@@ -94,7 +68,9 @@ pub struct Installer {
     /// Tables that were replaced by the last switch, with the ones that replaced them.
     replaced: Vec<(Extent, Extent)>,
     /// Seconds of the datapath's clock.
-    now: Seconds,
+    pub(super) now: Seconds,
+    /// Whether `FLOWS_OLD` still has flows.
+    pub(super) moving: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +109,7 @@ impl Installer {
             leaving: Vec::new(),
             replaced: Vec::new(),
             now: 0,
+            moving: false,
         }
     }
 
@@ -143,7 +120,8 @@ impl Installer {
     /// [`DataplaneError::Contradiction`] when the records overlap or point outside: not written by this program.
     pub fn adopt(memory: Memory, clock: Clock, grace: Grace) -> Result<(Self, Adopted), DataplaneError> {
         let adopted = Adopted::read(&memory);
-        let mut installer = Self::new(memory, clock, grace);
+        let moving = memory.globals().is_some_and(|globals| globals.flow_old != 0);
+        let mut installer = Self { moving, ..Self::new(memory, clock, grace) };
         if !adopted.reserve(&mut installer.slots, &mut installer.members, &mut installer.counters) {
             return Err(DataplaneError::Contradiction);
         }
@@ -208,7 +186,8 @@ impl Installer {
         for installed in self.installed.values() {
             settles.add(installed.number, self.record(installed.number).settle);
         }
-        sweep::sweep(&self.memory.flows, &settles, longest, self.now as u16 & entry::TIME)
+        let tables = [&self.memory.flows, &self.memory.old_flows];
+        sweep::sweep(tables, &settles, longest, self.now as u16 & entry::TIME)
     }
 
     /// Flows of a member that a sweep has found; `None` when they cannot be told from another service's.
@@ -307,7 +286,7 @@ impl Installer {
         // Number 0 is no service.
         if wanted >= u64::from(capacity.services) {
             return Err(InstallError::Full {
-                what: "services",
+                what: Room::Services,
                 wanted,
                 capacity: u64::from(capacity.services) - 1,
             });
@@ -328,17 +307,22 @@ impl Installer {
 
     /// A program that still saw the old table may have stamped a slot there after it was copied.
     fn merge_stamps(&mut self, old: Extent, new: Extent) {
-        let now = self.now as u16 & entry::TIME;
         for i in 0..new.length {
-            let (from, to) = ((old.start + i) as usize, (new.start + i) as usize);
-            if self.memory.slots.as_slots()[to] & slot::STATE == slot::SETTLED {
-                continue;
+            if let Some(before) = self.memory.slot_meta.word((old.start + i) as usize) {
+                self.merge_stamp((new.start + i) as usize, meta::stamp(before));
             }
-            let words = self.memory.slot_meta.as_mut_words();
-            let (before, after) = (meta::stamp(words[from]), meta::stamp(words[to]));
-            if entry::age(before, now) < entry::age(after, now) {
-                words[to] = meta::new(meta::old(words[to]), before);
-            }
+        }
+    }
+
+    /// The younger one counts, in slots that are not settled.
+    pub(super) fn merge_stamp(&mut self, to: usize, before: u16) {
+        if self.memory.slots.as_slots()[to] & slot::STATE == slot::SETTLED {
+            return;
+        }
+        let now = self.now as u16 & entry::TIME;
+        let words = self.memory.slot_meta.as_mut_words();
+        if entry::age(before, now) < entry::age(meta::stamp(words[to]), now) {
+            words[to] = meta::new(meta::old(words[to]), before);
         }
     }
 
@@ -401,7 +385,7 @@ impl Installer {
         for member in service.members.iter().flatten() {
             if let Entry::Vacant(entry) = counters.entry(member.identity) {
                 let one = self.counters.allocate(1).ok_or(InstallError::Full {
-                    what: "backends",
+                    what: Room::Backends,
                     wanted: u64::from(self.counters.capacity()) + 1,
                     capacity: u64::from(self.counters.capacity()),
                 })?;
@@ -438,7 +422,7 @@ impl Installer {
     ) -> Result<Extent, InstallError> {
         let capacity = self.slots.capacity();
         let wanted = u64::from(self.slots.used()) + table.len() as u64;
-        let full = InstallError::Full { what: "slots", wanted, capacity: u64::from(capacity) };
+        let full = InstallError::Full { what: Room::Slots, wanted, capacity: u64::from(capacity) };
         let extent = u32::try_from(table.len()).ok().and_then(|n| self.slots.allocate(n)).ok_or(full)?;
         let start = extent.start as usize;
         self.memory.slots.as_mut_slots()[start..start + table.len()].copy_from_slice(table);
@@ -465,7 +449,7 @@ impl Installer {
     ) -> Result<Extent, InstallError> {
         let capacity = self.members.capacity();
         let wanted = u64::from(self.members.used()) + members.len() as u64;
-        let full = InstallError::Full { what: "backends", wanted, capacity: u64::from(capacity) };
+        let full = InstallError::Full { what: Room::Backends, wanted, capacity: u64::from(capacity) };
         let extent = u32::try_from(members.len()).ok().and_then(|n| self.members.allocate(n)).ok_or(full)?;
         for (i, member) in members.iter().enumerate() {
             let at = extent.start as usize + i;
@@ -485,6 +469,7 @@ impl Installer {
             flags: announce | replies,
             limit_mask: self.memory.capacity().limit_buckets - 1,
             flow_mask: self.memory.capacity().flow_buckets - 1,
+            flow_old: if self.moving { self.memory.capacity().old_flow_buckets } else { 0 },
             seconds_mult: self.clock.seconds_multiplier(),
             limit_time_mult: self.clock.multiplier(),
             limit_time_offset: self.clock.offset(),

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Every pinned map of the balancer.
-const SPECS: [Spec; 20] = [
+const SPECS: [Spec; 21] = [
     Spec::mapped(maps::CONTROL, size_of::<lb_common::abi::Control>()),
     Spec::mapped(maps::GLOBALS, size_of::<lb_common::abi::Globals>()),
     Spec::mapped(maps::VIPS4, 8),
@@ -32,6 +32,7 @@ const SPECS: [Spec; 20] = [
     Spec::mapped(maps::SLOT_META, 8),
     Spec::mapped(maps::CANDIDATES, 8),
     Spec::mapped(maps::FLOWS, 64),
+    Spec::mapped(maps::FLOWS_OLD, 64),
     Spec::mapped(maps::BACKENDS, size_of::<lb_common::abi::Backend>()),
     Spec::mapped(maps::BACKEND_INFO, size_of::<lb_common::abi::BackendInfo>()),
     Spec::mapped(maps::QUIC, size_of::<lb_common::abi::QuicConfig>()),
@@ -61,28 +62,32 @@ pub struct Loaded {
 /// [`DataplaneError`]; nothing that was pinned before is changed.
 pub fn load(pins: Option<&Pins>, wanted: &Capacity) -> Result<Loaded, DataplaneError> {
     check_kernel()?;
-    let mut loader = EbpfLoader::new();
     let mut adopted = false;
     let mut capacity = *wanted;
-    if let Some(pins) = pins {
-        if let Some(elements) = spec::adopt(pins, &SPECS)? {
-            adopted = true;
-            capacity = adopted_capacity(&elements);
-        }
-        for spec in &SPECS {
+    if let Some(elements) = pins.map(|pins| spec::adopt(pins, &SPECS)).transpose()?.flatten() {
+        adopted = true;
+        capacity = adopted_capacity(&elements);
+    }
+    let (mut ebpf, memory) = load_with(pins, &capacity)?;
+    let clock = calibrate(&mut ebpf)?;
+    Ok(Loaded { ebpf, memory, clock, adopted })
+}
+
+/// Program and maps; those that are pinned already are used as they are, which must be of this capacity.
+pub(super) fn load_with(pins: Option<&Pins>, capacity: &Capacity) -> Result<(Ebpf, Memory), DataplaneError> {
+    let mut loader = EbpfLoader::new();
+    for spec in &SPECS {
+        if let Some(pins) = pins {
             loader.map_pin_path(spec.name, pins.map(spec.name));
         }
-    }
-    for spec in &SPECS {
         if let Some(elements) = capacity.elements(spec.name) {
             loader.map_max_entries(spec.name, elements);
         }
     }
     let mut ebpf = loader.load(BALANCER_OBJECT).map_err(DataplaneError::from_load)?;
     program(&mut ebpf, "balancer")?.load().map_err(DataplaneError::from_program)?;
-    let clock = calibrate(&mut ebpf)?;
-    let memory = map_memory(&ebpf, &capacity)?;
-    Ok(Loaded { ebpf, memory, clock, adopted })
+    let memory = map_memory(&ebpf, capacity)?;
+    Ok((ebpf, memory))
 }
 
 /// The XDP program with this name.
@@ -102,6 +107,7 @@ fn adopted_capacity(elements: &BTreeMap<&'static str, u32>) -> Capacity {
         limit_buckets: elements[maps::LIMITS],
         flow_buckets: elements[maps::FLOWS],
         reply_cells: elements[maps::REPLIES] / 2,
+        old_flow_buckets: elements[maps::FLOWS_OLD],
     }
 }
 
@@ -125,6 +131,7 @@ fn map_memory(ebpf: &Ebpf, capacity: &Capacity) -> Result<Memory, DataplaneError
         slot_meta: region(ebpf, maps::SLOT_META, elements(maps::SLOT_META))?,
         candidates: region(ebpf, maps::CANDIDATES, elements(maps::CANDIDATES))?,
         flows: region(ebpf, maps::FLOWS, elements(maps::FLOWS))?,
+        old_flows: region(ebpf, maps::FLOWS_OLD, elements(maps::FLOWS_OLD))?,
         backends: region(ebpf, maps::BACKENDS, elements(maps::BACKENDS))?,
         backend_info: region(ebpf, maps::BACKEND_INFO, elements(maps::BACKEND_INFO))?,
         quic: region(ebpf, maps::QUIC, QUIC_ELEMENTS)?,

@@ -14,7 +14,12 @@ use lb_common::{
     wire::protocol,
 };
 
-use super::{cells, install::InstallError, memory::Memory, records};
+use super::{
+    cells,
+    memory::Memory,
+    records,
+    room::{InstallError, Room},
+};
 use crate::{
     config::{Forward, Ports, Protocol},
     control::model,
@@ -61,7 +66,7 @@ impl Keys {
                     Ok(fresh) => vips.entry(*address).or_insert((fresh, 0)),
                     Err(_) => {
                         return Err(InstallError::Full {
-                            what: "VIPs",
+                            what: Room::Vips,
                             wanted: fresh as u64,
                             capacity: 65_535,
                         });
@@ -130,11 +135,11 @@ impl Keys {
             return Ok(());
         }
         Err(if replies.len() * 2 > reply_mask as usize {
-            InstallError::Crowded { what: "reply", wanted: replies.len(), cells: capacity.reply_cells }
+            InstallError::Crowded { what: Room::Replies, wanted: replies.len(), cells: capacity.reply_cells }
         } else if ports.len() * 2 > port_mask as usize {
-            InstallError::Crowded { what: "port", wanted: ports.len(), cells: capacity.port_cells }
+            InstallError::Crowded { what: Room::Ports, wanted: ports.len(), cells: capacity.port_cells }
         } else {
-            InstallError::Crowded { what: "VIP", wanted: self.vips.len(), cells: capacity.vip_cells }
+            InstallError::Crowded { what: Room::Vips, wanted: self.vips.len(), cells: capacity.vip_cells }
         })
     }
 

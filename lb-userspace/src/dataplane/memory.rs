@@ -8,7 +8,10 @@ use lb_common::{
     datapath::limit,
 };
 
-use super::region::Region;
+use super::{
+    region::Region,
+    room::{InstallError, Room},
+};
 use crate::config::{Config, Forward, Ports, Protocol};
 
 /// Elements of `QUIC`: eight for each of two generations.
@@ -33,6 +36,8 @@ pub struct Capacity {
     pub flow_buckets: u32,
     /// Cells of each half of the table of replies; a power of two.
     pub reply_cells: u32,
+    /// Buckets of the flow table from before its size was changed; 1 = there is none.
+    pub old_flow_buckets: u32,
 }
 
 impl Capacity {
@@ -53,7 +58,63 @@ impl Capacity {
             limit_buckets: power_of_two(u64::from(config.daemon.limit_capacity) / BUCKET_ENTRIES as u64, 1),
             flow_buckets: power_of_two(u64::from(config.daemon.flow_capacity) / BUCKET_ENTRIES as u64, 1),
             reply_cells: power_of_two(config.services.iter().map(reply_keys).sum::<u64>() * 4, 1 << 10),
+            old_flow_buckets: 1,
         }
+    }
+
+    /// Room for what did not fit here, and for all that `wanted` has room for; `None` when larger maps would not help.
+    pub fn grown(&self, wanted: &Self, error: &InstallError) -> Option<Self> {
+        let mut to = Self {
+            vip_cells: self.vip_cells.max(wanted.vip_cells),
+            port_cells: self.port_cells.max(wanted.port_cells),
+            reply_cells: self.reply_cells.max(wanted.reply_cells),
+            services: self.services.max(wanted.services),
+            slots: self.slots.max(wanted.slots),
+            backends: self.backends.max(wanted.backends),
+            ..*self
+        };
+        let double = |n: u64| power_of_two(n * 2, 1);
+        match error {
+            InstallError::Full { what: Room::Services, wanted, .. } => {
+                to.services = to.services.max(double(*wanted));
+            }
+            InstallError::Full { what: Room::Slots, wanted, .. } => to.slots = to.slots.max(double(*wanted)),
+            InstallError::Full { what: Room::Backends, wanted, .. } => {
+                to.backends = to.backends.max(double(*wanted));
+            }
+            InstallError::Crowded { what: Room::Ports, cells, .. } => {
+                to.port_cells = to.port_cells.max(double((*cells).into()));
+            }
+            InstallError::Crowded { what: Room::Replies, cells, .. } => {
+                to.reply_cells = to.reply_cells.max(double((*cells).into()));
+            }
+            InstallError::Crowded { what: Room::Vips, cells, .. } => {
+                to.vip_cells = to.vip_cells.max(double((*cells).into()));
+            }
+            InstallError::Full { .. } | InstallError::Crowded { .. } => return None,
+        }
+        (to != *self).then_some(to)
+    }
+
+    /// What is different in `to`, in words.
+    pub fn changes(&self, to: &Self) -> String {
+        let sizes = |c: &Self| {
+            [
+                ("VIP cells", c.vip_cells),
+                ("port cells", c.port_cells),
+                ("reply cells", c.reply_cells),
+                ("services", c.services),
+                ("slots", c.slots),
+                ("backends", c.backends),
+                ("limit buckets", c.limit_buckets),
+                ("flow buckets", c.flow_buckets),
+                ("old flow buckets", c.old_flow_buckets),
+            ]
+        };
+        let pairs = sizes(self).into_iter().zip(sizes(to)).filter(|(from, to)| from != to);
+        let words: Vec<String> =
+            pairs.map(|((name, from), (_, to))| format!("{name} {from} to {to}")).collect();
+        words.join(", ")
     }
 
     /// Elements of the map with this name, or `None` for maps whose size is fixed in the object.
@@ -70,6 +131,7 @@ impl Capacity {
             maps::LIMITS => self.limit_buckets,
             maps::FLOWS => self.flow_buckets,
             maps::REPLIES => self.reply_cells * 2,
+            maps::FLOWS_OLD => self.old_flow_buckets,
             _ => return None,
         })
     }
@@ -85,6 +147,7 @@ impl Capacity {
             + n(self.limit_buckets, 8 * BUCKET_ENTRIES)
             + n(self.flow_buckets, 8 * BUCKET_ENTRIES)
             + n(self.reply_cells * 2, size_of::<Reply>())
+            + n(self.old_flow_buckets, 8 * BUCKET_ENTRIES)
     }
 }
 
@@ -148,6 +211,8 @@ pub struct Memory {
     pub candidates: Region<u64>,
     /// `FLOWS`.
     pub flows: Region<[u64; BUCKET_ENTRIES]>,
+    /// `FLOWS_OLD`.
+    pub old_flows: Region<[u64; BUCKET_ENTRIES]>,
     /// `BACKENDS`.
     pub backends: Region<Backend>,
     /// `BACKEND_INFO`.
@@ -176,6 +241,7 @@ impl Memory {
             slot_meta: Region::heap(n(capacity.slots) / 2),
             candidates: Region::heap(n(capacity.slots)),
             flows: Region::heap(n(capacity.flow_buckets)),
+            old_flows: Region::heap(n(capacity.old_flow_buckets)),
             backends: Region::heap(n(capacity.backends)),
             backend_info: Region::heap(n(capacity.backends)),
             quic: Region::heap(QUIC_ELEMENTS as usize),
@@ -196,6 +262,7 @@ impl Memory {
             limit_buckets: n(self.limits.len()),
             flow_buckets: n(self.flows.len()),
             reply_cells: n(self.replies.len() / 2),
+            old_flow_buckets: n(self.old_flows.len()),
         }
     }
 

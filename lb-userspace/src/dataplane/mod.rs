@@ -22,6 +22,8 @@ mod peek;
 mod pins;
 mod records;
 mod region;
+mod resize;
+mod room;
 mod spec;
 mod sweep;
 #[cfg(test)]
@@ -37,13 +39,15 @@ pub use counters::{flow_events, forwarded, reasons, reset};
 pub use error::DataplaneError;
 pub use grace::Grace;
 pub use host::{HostPacket, HostTables, HostWord};
-pub use install::{InstallError, Installation, Installer};
+pub use install::{Installation, Installer};
 pub use load::{Loaded, load};
 pub use lock::InstanceLock;
 pub use memory::{Capacity, Clock, Memory};
 pub use peek::desired_in_force;
 pub use pins::{Pins, Removed};
 pub use region::Region;
+pub use resize::{Beside, recover};
+pub use room::{InstallError, Room};
 pub use sweep::Swept;
 
 /// The balancer's program and maps.

@@ -6,6 +6,8 @@
 //! and spoofed SYN and ACK floods go through the same slots. A connection is broken without cause when a packet of it
 //! reaches another backend while its own is neither failed nor removed.
 
+mod sizes;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr},
@@ -198,6 +200,7 @@ impl Balancer {
             limit_buckets: 1,
             flow_buckets,
             reply_cells: 2,
+            old_flow_buckets: 1,
         };
         let installer = Installer::new(Memory::heap(&capacity), CLOCK, Grace::none());
         Self {
@@ -245,7 +248,11 @@ impl Balancer {
         if self.desired.settle(|service, slot| installer.stamp(service, slot)) {
             self.install(world, tracking);
         }
-        self.installer().sweep_flows(SETTLE as u16);
+        let swept = self.installer().sweep_flows(SETTLE as u16);
+        if self.installer().is_moving() && swept.in_old == 0 {
+            self.installer().has_moved();
+            self.install(world, tracking);
+        }
     }
 
     /// A new daemon, which knows only what is in the maps.
@@ -308,6 +315,7 @@ struct Connection {
 struct Report {
     packets: u64,
     events: u32,
+    resizes: u32,
     broken: u32,
     broken_by_off_path_syn: u32,
     lost_with_backend: u32,
@@ -334,6 +342,10 @@ fn play(seed: u64, tracking: Tracking, flood: usize, steps: u64, flow_buckets: u
         if random.chance(5) {
             balancer.restart();
             balancer.install(&world, tracking);
+        }
+        if random.chance(10) && !balancer.installer().is_moving() {
+            balancer.resize(flow_buckets << random.below(3) >> 1, &world, tracking);
+            report.resizes += 1;
         }
         let before = connections.len();
         connections.retain(|_, c| world.alive(c.backend));
@@ -403,7 +415,10 @@ fn no_connection_is_broken_without_cause() {
     for seed in 0..3 {
         let report = play(seed, Tracking::Changes, 0, 1500, 1024);
         assert!(
-            report.events > 50 && report.packets > 50_000 && report.lost_with_backend > 100,
+            report.events > 50
+                && report.packets > 50_000
+                && report.lost_with_backend > 100
+                && report.resizes > 3,
             "{report:?}"
         );
         assert_eq!(report.broken, 0, "seed {seed}: {report:?}");

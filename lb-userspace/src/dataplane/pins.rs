@@ -7,6 +7,7 @@ use std::{
 
 use lb_common::abi::ABI_VERSION;
 use nix::{
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
     mount::MsFlags,
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
@@ -15,6 +16,8 @@ use super::{DataplaneError, unlink::unlink};
 
 const BPFFS: &str = "/sys/fs/bpf";
 const LINK: &str = "link-";
+/// Ends the name of the directory where maps of other sizes wait to take over.
+const NEXT: &str = "-next";
 
 /// Stands for a dot in the name of an interface (`eth0.100`): the BPF file system refuses names with dots
 /// (`bpf_lookup`, kernel/bpf/inode.c), and no interface has a colon in its name.
@@ -44,6 +47,11 @@ impl Pins {
     fn at(name: &str, kind: &str, detach: &'static str) -> Self {
         let instance = Path::new(BPFFS).join(kind).join(name);
         Self { name: name.into(), detach, versioned: instance.join(format!("v{ABI_VERSION}")), instance }
+    }
+
+    /// The directory beside this one where maps of other sizes wait to take over.
+    pub(super) fn next(&self) -> Self {
+        Self { versioned: self.instance.join(format!("v{ABI_VERSION}{NEXT}")), ..self.clone() }
     }
 
     /// Name of the instance.
@@ -111,7 +119,7 @@ impl Pins {
     fn other_version(&self) -> Option<String> {
         entries(&self.instance)
             .iter()
-            .filter(|e| **e != self.versioned && !entries(e).is_empty())
+            .filter(|e| **e != self.versioned && **e != self.next().versioned && !entries(e).is_empty())
             .filter_map(|e| Some(e.file_name()?.to_str()?.to_owned()))
             .next()
     }
@@ -123,6 +131,34 @@ impl Pins {
     pub fn remove_link(&self, interface: &str) -> Result<(), DataplaneError> {
         let path = self.link(interface);
         unlink(&path).map_err(|error| DataplaneError::Pin { path, error })
+    }
+
+    /// Makes the directory, without a look at others.
+    pub(super) fn create(&self) -> Result<(), DataplaneError> {
+        fs::create_dir_all(&self.versioned)
+            .map_err(|error| DataplaneError::Pin { path: self.versioned.clone(), error })
+    }
+
+    /// Lets both directories change their places, in one step.
+    pub(super) fn exchange(&self, other: &Self) -> Result<(), DataplaneError> {
+        let error =
+            |errno: nix::Error| DataplaneError::Pin { path: other.versioned.clone(), error: errno.into() };
+        renameat2(AT_FDCWD, &other.versioned, AT_FDCWD, &self.versioned, RenameFlags::RENAME_EXCHANGE)
+            .map_err(error)
+    }
+
+    /// Removes the pins of this directory and leaves what they stood for as it is: links that are pinned elsewhere as well
+    /// stay attached.
+    pub(super) fn forget(&self) -> Result<(), DataplaneError> {
+        for pin in entries(&self.versioned) {
+            fs::remove_file(&pin).map_err(|error| DataplaneError::Pin { path: pin.clone(), error })?;
+        }
+        match fs::remove_dir(&self.versioned) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(DataplaneError::Pin { path: self.versioned.clone(), error })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is pinned now, for [`Pins::back_to`].
@@ -162,6 +198,8 @@ impl Pins {
                 let gone = if is_link(&pin) { unlink(&pin) } else { fs::remove_file(&pin) };
                 gone.map_err(|error| DataplaneError::Pin { path: pin.clone(), error })?;
                 match interface_of(&pin) {
+                    // A resize that was interrupted has every link twice.
+                    Some(interface) if removed.interfaces.contains(&interface) => {}
                     Some(interface) => removed.interfaces.push(interface),
                     None => removed.maps += 1,
                 }

@@ -18,6 +18,8 @@ pub struct Swept {
     pub established: u64,
     /// Entries that were removed because nothing was seen of them for longer than any settling time.
     pub removed: u64,
+    /// Entries in the table from before the size was changed.
+    pub in_old: u64,
     /// Flows by tag of the service and member; `None`: two services share the tag.
     by_tag: Vec<Option<Vec<u64>>>,
 }
@@ -66,15 +68,15 @@ impl Settles {
 /// Removes entries that were not seen for `longest` seconds, the longest settling time of all services: shorter ones
 /// are checked by the datapath itself. Without this the 14-bit clock would make an old entry look young again.
 pub(super) fn sweep(
-    flows: &Region<[u64; BUCKET_ENTRIES]>,
+    [flows, old]: [&Region<[u64; BUCKET_ENTRIES]>; 2],
     settles: &Settles,
     longest: u16,
     now: u16,
 ) -> Swept {
     let by_tag = settles.0.iter().map(|settle| (*settle != Settle::Shared).then(Vec::new)).collect();
     let mut swept = Swept { by_tag, ..Swept::default() };
-    for bucket in flows.as_slice() {
-        for word in bucket {
+    for (table, is_old) in [(flows, false), (old, true)] {
+        for word in table.as_slice().iter().flatten() {
             // SAFETY: an aligned word of shared memory that the datapath changes only by whole-word stores and
             // compare-and-swap, as is done here.
             let word = unsafe { AtomicU64::from_ptr(std::ptr::from_ref(word).cast_mut()) };
@@ -88,6 +90,7 @@ pub(super) fn sweep(
                 continue;
             }
             swept.used += 1;
+            swept.in_old += u64::from(is_old);
             let kind = entry::kind(value);
             swept.established += u64::from(kind == entry::ESTABLISHED);
             let tag = usize::from(entry::tag(value));
@@ -132,11 +135,14 @@ mod tests {
         let mut settles = Settles::default();
         settles.add(1, 60);
         settles.add(2, 20);
-        let swept = sweep(&flows, &settles, 60, 100);
+        let old = Region::heap(1);
+        let swept = sweep([&flows, &old], &settles, 60, 100);
         assert_eq!((swept.used, swept.removed), (8, 0));
         assert_eq!([swept.flows(1, 0), swept.flows(1, 3), swept.flows(1, 4)], [Some(2), Some(1), Some(0)]);
         assert_eq!(swept.flows(2, 0), Some(1), "one was silent for longer than its service remembers");
-        assert_eq!(sweep(&flows, &settles, 30, 100).removed, 1);
+        assert_eq!(sweep([&flows, &old], &settles, 30, 100).removed, 1);
+        assert_eq!(swept.in_old, 0);
+        assert_eq!(sweep([&old, &flows], &settles, 60, 100).in_old, 7, "one is gone");
     }
 
     #[test]
@@ -147,7 +153,7 @@ mod tests {
         settles.add(1, 60);
         settles.add(256, 60);
         settles.add(255, 60);
-        let swept = sweep(&flows, &settles, 60, 100);
+        let swept = sweep([&flows, &Region::heap(1)], &settles, 60, 100);
         assert_eq!((swept.flows(1, 0), swept.flows(256, 0), swept.flows(255, 0)), (None, None, Some(0)));
     }
 }

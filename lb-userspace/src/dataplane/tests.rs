@@ -8,7 +8,7 @@ use lb_common::{
 };
 use proptest::prelude::*;
 
-use super::{Capacity, Clock, Grace, HostPacket, HostTables, InstallError, Installer, Memory};
+use super::{Capacity, Clock, Grace, HostPacket, HostTables, InstallError, Installer, Memory, Room};
 use crate::{
     config::{Affinity, Forward, OnFailure, Ports, Protocol, Tracking},
     control::{
@@ -27,6 +27,7 @@ const CAPACITY: Capacity = Capacity {
     limit_buckets: 16,
     flow_buckets: 16,
     reply_cells: 16,
+    old_flow_buckets: 1,
 };
 
 fn member(n: u8) -> Member {
@@ -141,15 +142,37 @@ fn what_does_not_fit_changes_nothing() {
     installer.install(&snapshot(vec![service(10, &[11], 251)])).expect("fits");
     let used = installer.used();
     let error = installer.install(&snapshot(vec![service(10, &[11], 251), service(20, &[12], 4093)]));
-    assert!(matches!(error, Err(InstallError::Full { what: "slots", .. })), "{error:?}");
+    assert!(matches!(error, Err(InstallError::Full { what: Room::Slots, .. })), "{error:?}");
     assert_eq!(installer.used(), used);
     assert_eq!(owner(&installer, 10, 1), Ok(11));
     assert_eq!(owner(&installer, 20, 1), Err(Reason::NotService));
 
     let many = (1..=40).map(|n| service(n, &[11], 7)).collect();
     let error = installer.install(&snapshot(many)).expect_err("too many services");
-    assert_eq!(error, InstallError::Full { what: "services", wanted: 40, capacity: 31 });
+    assert_eq!(error, InstallError::Full { what: Room::Services, wanted: 40, capacity: 31 });
     assert_eq!(owner(&installer, 10, 1), Ok(11));
+}
+
+#[test]
+fn larger_maps_have_room_for_what_did_not_fit() {
+    let mut before = installer();
+    before.install(&snapshot(vec![service(10, &[11], 251)])).expect("fits");
+    let counter = before.counter(1010, 12);
+    for too_much in [
+        vec![service(10, &[11], 251), service(20, &[12], 4093)],
+        (1..=40).map(|n| service(n, &[11], 7)).collect(),
+        vec![service(10, &[11], 7), service(20, &[12; 300], 7)],
+    ] {
+        let too_much = snapshot(too_much);
+        let error = before.install(&too_much).expect_err("too much");
+        let sizes = CAPACITY.grown(&CAPACITY, &error).expect("growing helps");
+        let mut after = before.successor(Memory::heap(&sizes));
+        after.install(&too_much).unwrap_or_else(|error| panic!("{error}, in {sizes:?}"));
+        assert_eq!(owner(&after, 10, 1), Ok(11));
+        assert_eq!(after.counter(1010, 12), counter, "counters keep their place");
+    }
+    let many = InstallError::Full { what: Room::Vips, wanted: 70_000, capacity: 65_535 };
+    assert_eq!(CAPACITY.grown(&CAPACITY, &many), None);
 }
 
 #[test]

@@ -127,6 +127,7 @@ fn mapped_again(ebpf: &Ebpf) -> Result<Memory> {
         slot_meta: region(ebpf, maps::SLOT_META, capacity.slots / 2)?,
         candidates: region(ebpf, maps::CANDIDATES, capacity.slots)?,
         flows: region(ebpf, maps::FLOWS, capacity.flow_buckets)?,
+        old_flows: region(ebpf, maps::FLOWS_OLD, capacity.old_flow_buckets)?,
         backends: region(ebpf, maps::BACKENDS, capacity.backends)?,
         backend_info: region(ebpf, maps::BACKEND_INFO, capacity.backends)?,
         quic: region(ebpf, maps::QUIC, 16)?,

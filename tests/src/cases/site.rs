@@ -36,6 +36,7 @@ pub const CAPACITY: Capacity = Capacity {
     limit_buckets: 1,
     flow_buckets: 256,
     reply_cells: 256,
+    old_flow_buckets: 1,
 };
 
 /// What a world is made of.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_tests::{
     check,
     lb_config::{LbConfig, Ports},
-    load::{Conversations, Numbered, Requests, report},
+    load::{Conversations, Numbered, Request, Requests, report},
     site::Site,
     topology::World,
 };
@@ -14,10 +14,15 @@ use lb_userspace::config::{Forward, Protocol};
 const CLIENTS: u16 = 100;
 
 /// HTTP, the line protocol and UDP echo.
-fn site(world: World, forward: Forward) -> Site {
-    let mut config = LbConfig::web(&world, world.vip4.into(), forward, false);
+pub(super) fn config_of(world: &World, forward: Forward) -> LbConfig {
+    let mut config = LbConfig::web(world, world.vip4.into(), forward, false);
     config.services[0].ports = Ports::Numbers(vec![80, 9000, 7]);
     config.services[0].protocol = Protocol::Both;
+    config
+}
+
+fn site(world: World, forward: Forward) -> Site {
+    let config = config_of(&world, forward);
     Site::start(world, config).unwrap()
 }
 
@@ -26,14 +31,14 @@ fn l2() -> Site {
 }
 
 /// Everything that is under way in a site.
-struct Traffic {
+pub(super) struct Traffic {
     requests: Requests,
     conversations: Conversations,
     datagrams: Numbered,
 }
 
 impl Traffic {
-    fn start(site: &Site) -> Self {
+    pub(super) fn start(site: &Site) -> Self {
         let client = site.world.client.ns.entry();
         let sources = World::sources_for(site.world.vip4.into(), CLIENTS);
         let talker = World::source_v4(3);
@@ -45,16 +50,28 @@ impl Traffic {
     }
 
     /// Waits until some of each have come and gone.
-    fn goes_on(&self) {
+    pub(super) fn goes_on(&self) {
         self.requests.wait_more(CLIENTS.into()).unwrap();
         self.conversations.wait_more(40).unwrap();
         self.datagrams.wait_more(40).unwrap();
     }
 
     /// Ends it: nothing was lost, nothing was broken, everybody was answered by one backend.
-    fn lost_nothing(self) {
-        let requests = self.requests.finish().unwrap();
+    pub(super) fn lost_nothing(self) {
+        let requests = self.lost_no_flow();
         check::steady(&report(&requests), requests.len()).unwrap();
+    }
+
+    /// Ends it: nothing was lost, nothing was broken; a client's next connection may have gone to another backend.
+    pub(super) fn kept_every_flow(self) {
+        let requests = self.lost_no_flow();
+        for request in requests {
+            assert!(request.outcome.is_ok(), "{request:?}");
+        }
+    }
+
+    fn lost_no_flow(self) -> Vec<Request> {
+        let requests = self.requests.finish().unwrap();
         let mut backends = BTreeMap::<_, usize>::new();
         for talk in self.conversations.finish().unwrap() {
             assert_eq!(talk.failure, None, "{talk:?}");
@@ -64,6 +81,7 @@ impl Traffic {
         let echoes = self.datagrams.finish().unwrap();
         assert_eq!(echoes.missing, [0; 0], "of {}", echoes.sent);
         assert_eq!(echoes.backends.len(), 1);
+        requests
     }
 }
 

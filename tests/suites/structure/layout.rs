@@ -44,7 +44,7 @@ fn records() -> Vec<Record> {
     vec![
         record!(Control: generation abi_version installed_at desired_digest _reserved),
         record!(Globals: vip4_base vip4_mask vip6_base vip6_mask port_base port_mask service_base flags key limit_mask
-            limit_time_mult limit_time_offset salt flow_mask seconds_mult quic_base _reserved reply_base reply_mask),
+            limit_time_mult limit_time_offset salt flow_mask seconds_mult quic_base flow_old _reserved reply_base reply_mask),
         record!(Vip6: address vip _pad),
         record!(Service: table_base table_slots backend_base backend_count limit_cost limit_tolerance affinity flags settle
             id tracking _pad _reserved sole),
@@ -61,7 +61,7 @@ fn records() -> Vec<Record> {
 }
 
 /// Every map with the bytes of its element.
-const MAPS: [(&str, usize); 25] = [
+const MAPS: [(&str, usize); 26] = [
     (maps::CONTROL, size_of::<Control>()),
     (maps::GLOBALS, size_of::<Globals>()),
     (maps::VIPS4, size_of::<u64>()),
@@ -73,6 +73,7 @@ const MAPS: [(&str, usize); 25] = [
     (maps::SLOT_META, size_of::<u64>()),
     (maps::CANDIDATES, size_of::<u64>()),
     (maps::FLOWS, BUCKET_ENTRIES * size_of::<u64>()),
+    (maps::FLOWS_OLD, BUCKET_ENTRIES * size_of::<u64>()),
     (maps::BACKENDS, size_of::<Backend>()),
     (maps::BACKEND_INFO, size_of::<BackendInfo>()),
     (maps::COUNTERS, size_of::<Counter>()),

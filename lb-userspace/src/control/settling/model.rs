@@ -114,6 +114,9 @@ impl Tables for State {
     fn flow_bucket(&self, _: u32) -> Option<&[Cellular; BUCKET_ENTRIES]> {
         Some(&self.bucket)
     }
+    fn old_flow_bucket(&self, _: u32) -> Option<&[Cellular; BUCKET_ENTRIES]> {
+        None
+    }
     fn count_flow(&self, _: FlowEvent) {}
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.backends.get(index as usize)
@@ -229,7 +232,7 @@ impl State {
         }
         let packet = if packet == packet::DATA && self.resets { packet::RESETTABLE } else { packet };
         let query = Query { hash: HASH, slot: self.slot, index: 0, packet };
-        track::select(self, &service, 0, self.clock(), query)
+        track::select(self, &Globals::default(), &service, self.clock(), query, false)
     }
 
     fn clock(&self) -> u16 {
