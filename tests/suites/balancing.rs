@@ -15,6 +15,9 @@ mod instances;
 #[path = "balancing/nat.rs"]
 mod nat;
 #[cfg(test)]
+#[path = "balancing/path_mtu.rs"]
+mod path_mtu;
+#[cfg(test)]
 #[path = "balancing/quic.rs"]
 mod quic;
 #[cfg(test)]

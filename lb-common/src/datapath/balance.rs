@@ -147,13 +147,28 @@ pub(super) fn deliver<P: Packet, T: Ways<P>, A: Address>(
     inner: u8,
     ingress: u32,
 ) -> Verdict {
-    let (network, ports) = (&flow.network, flow.ports);
+    let network = &flow.network;
     if flow.named == 0 && service.affinity == affinity::QUIC {
         return Verdict::detour(Way::Named, network.transport as u32 + quic::UDP_HEADER);
     }
     if service.limit_cost != 0 && !tables.admits(globals, service, limit::source_word(network.source)) {
         return Verdict::drop(Reason::RateLimited);
     }
+    admitted(packet, tables, globals, service, flow, inner, ingress)
+}
+
+/// The same, within its limit.
+#[inline(always)]
+pub(super) fn admitted<P: Packet, T: Ways<P>, A: Address>(
+    packet: &mut P,
+    tables: &T,
+    globals: &Globals,
+    service: &Service,
+    flow: &Flow<A>,
+    inner: u8,
+    ingress: u32,
+) -> Verdict {
+    let (network, ports) = (&flow.network, flow.ports);
     let hash = lookup::affinity_hash(globals, service, network, ports);
     let named = lookup::server(tables, globals, service, flow.named);
     let is_named = named != slot::EMPTY;

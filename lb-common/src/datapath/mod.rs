@@ -19,6 +19,7 @@ mod odd;
 mod packet;
 mod parse;
 mod quic;
+mod quoted;
 mod reset;
 mod tables;
 mod tagged;

@@ -16,7 +16,7 @@ use super::{
     lookup::{self, Vip},
     packet::Packet,
     parse::{self, Piece},
-    track,
+    quoted, track,
     verdict::Verdict,
     way::{Way, Ways, announces},
 };
@@ -47,6 +47,9 @@ pub(super) fn take4<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: 
         && lookup::service(tables, globals, vip, protocol::ICMP, 0).is_err()
     {
         return Verdict::detour(Way::Echo, network.transport as u32);
+    }
+    if piece.is_whole() && network.protocol == protocol::ICMP && quoted::is_error4(packet, &network) {
+        return Verdict::detour(Way::Quoted4, network.transport as u32);
     }
     send(packet, tables, globals, vip, flow, piece, INNER_IPV4, ingress)
 }
@@ -90,6 +93,10 @@ pub(super) fn take6<P: Packet, T: Ways<P>>(packet: &mut P, tables: &T, ingress: 
         && lookup::service(tables, globals, vip, protocol::ICMPV6, 0).is_err()
     {
         return Verdict::detour(Way::Echo, network.transport as u32);
+    }
+    if walked.piece.is_whole() && network.protocol == protocol::ICMPV6 && quoted::is_error6(packet, &network)
+    {
+        return Verdict::detour(Way::Quoted6, network.transport as u32);
     }
     send(packet, tables, globals, vip, flow, walked.piece, INNER_IPV6, ingress)
 }

@@ -99,7 +99,7 @@ fn place<P: Packet>(packet: &P, at: usize) -> Result<Place, Cut> {
 }
 
 /// In [`Flow::named`], which is 0 for packets that were not asked; a server ID has 16 bits.
-const ASKED: u32 = 1 << 16;
+pub(super) const ASKED: u32 = 1 << 16;
 
 /// Reads the connection ID of a datagram whose payload begins at `payload`. The packet goes on with that and, in the
 /// lower 16 bits, the number of the server, 1 to 65,535, or 0 for none.

@@ -14,7 +14,7 @@ use super::{
     nat::{self, Route, Wanted},
     odd,
     packet::Packet,
-    quic, reset,
+    quic, quoted, reset,
     tables::Tables,
     tagged,
     verdict::Verdict,
@@ -63,6 +63,10 @@ ways! {
     Server4 = 11;
     /// The same of IPv6.
     Server6 = 12;
+    /// An ICMP error about a packet from a VIP; the argument is where its ICMP header is.
+    Quoted4 = 13;
+    /// The same of ICMPv6.
+    Quoted6 = 14;
 }
 
 /// The tables of a program that has the rare ways for packets of kind `P`.
@@ -133,6 +137,8 @@ pub fn take<P: Packet, T: Ways<P>>(
         Way::Named => quic::read(packet, tables, argument),
         Way::Server4 => quic::send4(packet, tables, argument, ingress),
         Way::Server6 => quic::send6(packet, tables, argument, ingress),
+        Way::Quoted4 => quoted::send4(packet, tables, argument, ingress),
+        Way::Quoted6 => quoted::send6(packet, tables, argument, ingress),
     }
 }
 

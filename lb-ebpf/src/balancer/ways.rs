@@ -33,6 +33,8 @@ impl Ways<Frame> for Maps {
             Way::Named => way_named(context, skipped, argument),
             Way::Server4 => way_server4(context, skipped, argument),
             Way::Server6 => way_server6(context, skipped, argument),
+            Way::Quoted4 => way_quoted4(context, skipped, argument),
+            Way::Quoted6 => way_quoted6(context, skipped, argument),
         };
         let verdict = Verdict::from_bits(bits, bytes);
         if verdict.way().is_some() {
@@ -108,4 +110,6 @@ ways_told! {
     way_named = Named;
     way_server4 = Server4;
     way_server6 = Server6;
+    way_quoted4 = Quoted4;
+    way_quoted6 = Quoted6;
 }

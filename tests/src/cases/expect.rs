@@ -100,6 +100,69 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
     Some(seen)
 }
 
+/// The packet as its flow has it: an ICMP error about a packet from its destination belongs to the flow that it quotes,
+/// anything else to its own.
+pub fn flow(frame: &[u8]) -> Option<Seen> {
+    let seen = see(frame)?;
+    let message = frame.get(14 + seen.transport..(14 + seen.length).min(frame.len())).unwrap_or_default();
+    let is_error = match (IpNumber(seen.protocol), message) {
+        (IpNumber::ICMP, [kind, _, _, _, _, _, _, _, ..]) => [3, 11, 12].contains(kind),
+        (IpNumber::IPV6_ICMP, [kind, _, _, _, _, _, _, _, ..]) => (1..=4).contains(kind),
+        _ => false,
+    };
+    if seen.part != Part::Whole || seen.lost.is_some() || !is_error {
+        return Some(seen);
+    }
+    let broken = Seen { lost: Some(Lost::Short), ..seen };
+    // What follows the packet in its frame is not looked at, but for a quote that no header fits in.
+    let quote = &message[8..];
+    Some(quoted(seen, quote).unwrap_or(broken))
+}
+
+/// The flow that an error quotes; `None` if the quote ends too early or is no IP packet of its family.
+fn quoted(error: Seen, quote: &[u8]) -> Option<Seen> {
+    let is_ipv4 = error.destination.is_ipv4();
+    let (least, version) = if is_ipv4 { (20, 4) } else { (40, 6) };
+    if quote.len() < least || quote[0] >> 4 != version || (is_ipv4 && quote[0] & 15 < 5) {
+        return None;
+    }
+    let address = |at: usize| -> IpAddr {
+        if is_ipv4 {
+            let octets: [u8; 4] = *quote[at..].first_chunk().expect("a whole header");
+            octets.into()
+        } else {
+            let octets: [u8; 16] = *quote[at..].first_chunk().expect("a whole header");
+            octets.into()
+        }
+    };
+    let (source, destination) = if is_ipv4 { (address(12), address(16)) } else { (address(8), address(24)) };
+    if source != error.destination {
+        return Some(error);
+    }
+    let mut seen = Seen { source: destination, datagram: ([0; 40], 0), ..error };
+    let at = if is_ipv4 {
+        seen.protocol = quote[9];
+        seen.part = part(u16::from_be_bytes([quote[6], quote[7]]), 0x2000, 0x1fff);
+        usize::from(quote[0] & 15) * 4
+    } else {
+        match chain::follow(quote, quote.len()) {
+            Ok(end) => {
+                seen.protocol = end.protocol;
+                seen.part = end.part;
+                end.at
+            }
+            Err(lost) => return Some(Seen { lost: Some(lost), ..seen }),
+        }
+    };
+    if has_ports(&seen) && seen.part != Part::Later {
+        let &[a, b, c, d] = quote.get(at..)?.first_chunk()?;
+        seen.ports = (u16::from_be_bytes([c, d]), u16::from_be_bytes([a, b]));
+        // Its flow is known, whatever follows.
+        seen.part = Part::Whole;
+    }
+    Some(seen)
+}
+
 /// The service that a packet is for, by a search through the snapshot.
 pub fn service<'s>(snapshot: &'s Snapshot, seen: &Seen) -> Option<&'s Service> {
     let here = |s: &&Service| s.addresses.contains(&seen.destination);
@@ -205,7 +268,7 @@ pub fn affinity_hash(key: [u64; 4], affinity: Affinity, seen: &Seen) -> u64 {
 /// The frame as it must leave towards `member` of `service`. The input must be an IP packet.
 pub fn forwarded(snapshot: &Snapshot, service: &Service, member: &Member, input: &[u8]) -> Vec<u8> {
     let hop = member.hop.expect("a member that takes packets has a next hop");
-    let mut seen = see(input).expect("a packet that is forwarded can be read");
+    let mut seen = flow(input).expect("a packet that is forwarded can be read");
     if seen.part != Part::Whole {
         // Fragments of a datagram go one way: no port counts.
         seen.ports = (0, 0);

@@ -56,7 +56,7 @@ fn is_whole(frame: &[u8]) -> bool {
         seen.length >= seen.transport
             && seen.length + 14 <= frame.len()
             && seen.length - seen.transport >= least
-            && seen.lost.is_none()
+            && expect::flow(frame).is_some_and(|flow| flow.lost.is_none())
     })
 }
 
@@ -169,7 +169,7 @@ fn balancer_untagged(frame: &[u8], outcome: &Outcome, snapshot: &Snapshot, machi
 
 /// A packet for a VIP that was passed or dropped: for a reason that holds.
 fn to_vip(frame: &[u8], reason: Reason, snapshot: &Snapshot) -> Wrong {
-    let seen = expect::see(frame);
+    let seen = expect::flow(frame);
     let service = seen.as_ref().and_then(|seen| expect::service(snapshot, seen));
     let member = seen.as_ref().zip(service).and_then(|(seen, s)| expect::member(snapshot, s, seen));
     let holds = match reason {
@@ -186,7 +186,8 @@ fn to_vip(frame: &[u8], reason: Reason, snapshot: &Snapshot) -> Wrong {
             .is_some_and(|s| member.is_none() || (s.on_failure == OnFailure::Reset && !has_host(frame))),
         Reason::NoNextHop => service.is_some() && member.is_none_or(|m| m.hop.is_none()),
         Reason::NotTranslatable => member.zip(seen).is_some_and(|(m, seen)| {
-            m.forward == Forward::Nat && (!expect::has_ports(&seen) || seen.part != Part::Whole)
+            let is_error = expect::see(frame).is_some_and(|own| !expect::has_ports(&own));
+            m.forward == Forward::Nat && (is_error || !expect::has_ports(&seen) || seen.part != Part::Whole)
         }),
         Reason::TooBig => member.zip(seen).is_some_and(|(m, seen)| !fits(m, seen.length)),
         _ => false,
@@ -215,7 +216,7 @@ fn forwarded(
     machine: &dyn Machine,
 ) -> Wrong {
     must(is_whole(frame), || "forwarded, but no whole packet".into())?;
-    let seen = expect::see(frame).ok_or("forwarded, but etherparse finds no packet")?;
+    let seen = expect::flow(frame).ok_or("forwarded, but etherparse finds no packet")?;
     let service = expect::service(snapshot, &seen).ok_or("forwarded, but no service has its port")?;
     let member = expect::member(snapshot, service, &seen).ok_or("forwarded, but its slot has no owner")?;
     let right = machine.counter(service.identity, member.identity);

@@ -14,6 +14,7 @@ mod not_ours;
 mod odd;
 mod ports;
 mod quic;
+mod quoted;
 mod records;
 mod tagged;
 
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Case> {
         neighbours::rows(),
         tagged::rows(),
         odd::rows(),
+        quoted::rows(),
         nat::rows(),
         lost::rows(),
         agent::rows(),
