@@ -104,6 +104,10 @@ reasons! {
     Stranded = 26, "stranded", Delivered;
     /// A TCP segment of a connection whose backend is gone, for a service that resets such connections.
     ConnectionReset = 27, "connection_reset", Answered;
+    /// Does not fit the way to the backend with its outer header: the sender was told how long packets may be.
+    TooBigTold = 28, "too_big_told", Answered;
+    /// The same of an IPv4 packet that may be fragmented, which XDP cannot do: the sender was told.
+    TooBigToSplit = 29, "too_big_to_split", Answered;
 }
 
 impl Reason {

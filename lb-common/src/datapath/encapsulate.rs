@@ -4,6 +4,7 @@ use super::{
     gue,
     packet::{Cut, Packet},
     verdict::Verdict,
+    way::Way,
 };
 use crate::{
     abi::{Backend, Reason, backend_flags, forward},
@@ -49,10 +50,32 @@ pub(super) fn forward<P: Packet>(
         forward::GUE6 => gue::in_ipv6(packet, backend, inner, others),
         _ => Err(Reason::BadTable),
     };
-    if let Err(reason) = written {
+    match written {
+        Ok(()) => Verdict::forward(backend.ifindex, ingress, backend.counter, bytes),
+        Err(reason) => refused(backend, reason),
+    }
+}
+
+/// Of a packet that was not sent. Who sent one that is too big is told.
+#[inline(always)]
+pub(super) fn refused(backend: &Backend, reason: Reason) -> Verdict {
+    if reason != Reason::TooBig {
         return Verdict::drop(reason);
     }
-    Verdict::forward(backend.ifindex, ingress, backend.counter, bytes)
+    Verdict::detour(Way::TooBig, u32::from(backend.mtu).saturating_sub(overhead(backend.forward)))
+}
+
+/// Bytes of outer headers, with room for all that may be in them.
+#[inline(always)]
+fn overhead(forward: u8) -> u32 {
+    let bytes = match forward {
+        forward::IPIP4 => ipv4::HEADER,
+        forward::IPIP6 => ipv6::HEADER,
+        forward::GUE4 => gue_wire::OUTER4 + gue_wire::LIST4,
+        forward::GUE6 => gue_wire::OUTER6 + gue_wire::LIST6,
+        _ => 0,
+    };
+    bytes as u32
 }
 
 /// Whether an IP packet of `length` bytes fits the way to the backend.

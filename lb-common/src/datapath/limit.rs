@@ -79,9 +79,24 @@ pub fn allows<T: Tables>(tables: &T, globals: &Globals, service: &Service, sourc
     } else {
         fine_time(globals, tables.nanoseconds())
     };
+    let rate = Rate { account: service.id, cost: service.limit_cost, tolerance: service.limit_tolerance };
+    within(tables, globals, now, rate, source)
+}
+
+/// What a source may send: accounts of one number are one.
+#[derive(Clone, Copy)]
+pub(super) struct Rate {
+    pub account: u32,
+    pub cost: u32,
+    pub tolerance: u32,
+}
+
+/// Whether a packet of a source at `now` is within the rate.
+#[inline(always)]
+pub(super) fn within<T: Tables>(tables: &T, globals: &Globals, now: u64, rate: Rate, source: u64) -> bool {
     let mut hasher = Hasher::new(&globals.key, domain::LIMIT);
     hasher.pair((source >> 32) as u32, source as u32);
-    hasher.pair(service.id, 0);
+    hasher.pair(rate.account, 0);
     let hash = hasher.finish();
     // A fingerprint of 0 would make a fresh word look like an entry.
     let fingerprint = (hash >> TIME_BITS) | 1;
@@ -89,7 +104,7 @@ pub fn allows<T: Tables>(tables: &T, globals: &Globals, service: &Service, sourc
 
     // Attempts are written out: as a loop they are compiled to one whose last instruction runs into its first without
     // a jump, which Linux 6.1 refuses (`visit_insn`, kernel/bpf/verifier.c).
-    let once = Attempt { bucket, fingerprint, now, service };
+    let once = Attempt { bucket, fingerprint, now, rate };
     if let Some(admitted) = once.take() {
         return admitted;
     }
@@ -108,17 +123,17 @@ struct Attempt<'a, W> {
     bucket: &'a [W; BUCKET_ENTRIES],
     fingerprint: u64,
     now: u64,
-    service: &'a Service,
+    rate: Rate,
 }
 
 impl<W: Word> Attempt<'_, W> {
     /// Whether the packet is within the rate; `None` when another CPU changed the entry at this very moment.
     #[inline(always)]
     fn take(&self) -> Option<bool> {
-        let Self { bucket, fingerprint, now, service } = *self;
+        let Self { bucket, fingerprint, now, rate } = *self;
         let (word, old) = choose(bucket, fingerprint, now)?;
         let tat = if old >> TIME_BITS == fingerprint { old & TIME_MASK } else { now };
-        let Some(tat) = admit(tat, now, service.limit_cost, service.limit_tolerance) else {
+        let Some(tat) = admit(tat, now, rate.cost, rate.tolerance) else {
             return Some(false);
         };
         word.replace(old, fingerprint << TIME_BITS | tat).then_some(true)

@@ -23,6 +23,7 @@ mod quoted;
 mod reset;
 mod tables;
 mod tagged;
+mod too_big;
 pub mod track;
 mod verdict;
 mod way;

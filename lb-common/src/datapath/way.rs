@@ -16,7 +16,7 @@ use super::{
     packet::Packet,
     quic, quoted, reset,
     tables::Tables,
-    tagged,
+    tagged, too_big,
     verdict::Verdict,
 };
 use crate::abi::Globals;
@@ -67,6 +67,8 @@ ways! {
     Quoted4 = 13;
     /// The same of ICMPv6.
     Quoted6 = 14;
+    /// A packet that does not fit the way to its backend; the argument is how long it may be.
+    TooBig = 15;
 }
 
 /// The tables of a program that has the rare ways for packets of kind `P`.
@@ -85,8 +87,9 @@ pub trait Ways<P: Packet>: Tables {
     fn route(&self, packet: &mut P, wanted: &Wanted, ingress: u32) -> Route;
 }
 
-/// The most detours of one packet: tags, what it is, whom it names, to whom it goes then, and translation.
-const DETOURS: u32 = 5;
+/// The most detours of one packet: tags, what it is, whom it names, to whom it goes then, translation, and that it is
+/// too big for that.
+const DETOURS: u32 = 6;
 
 /// Follows detours until there is a verdict.
 #[inline(always)]
@@ -139,6 +142,7 @@ pub fn take<P: Packet, T: Ways<P>>(
         Way::Server6 => quic::send6(packet, tables, argument, ingress),
         Way::Quoted4 => quoted::send4(packet, tables, argument, ingress),
         Way::Quoted6 => quoted::send6(packet, tables, argument, ingress),
+        Way::TooBig => too_big::answer(packet, tables, argument),
     }
 }
 

@@ -35,6 +35,7 @@ impl Ways<Frame> for Maps {
             Way::Server6 => way_server6(context, skipped, argument),
             Way::Quoted4 => way_quoted4(context, skipped, argument),
             Way::Quoted6 => way_quoted6(context, skipped, argument),
+            Way::TooBig => way_too_big(context, skipped, argument),
         };
         let verdict = Verdict::from_bits(bits, bytes);
         if verdict.way().is_some() {
@@ -112,4 +113,5 @@ ways_told! {
     way_server6 = Server6;
     way_quoted4 = Quoted4;
     way_quoted6 = Quoted6;
+    way_too_big = TooBig;
 }

@@ -153,6 +153,9 @@ fn balancer_untagged(frame: &[u8], outcome: &Outcome, snapshot: &Snapshot, machi
                     echo_reply(frame, &outcome.output)
                 }
                 Reason::ConnectionReset => connection_reset(frame, &outcome.output, snapshot),
+                Reason::TooBigTold | Reason::TooBigToSplit => {
+                    too_big(frame, &outcome.output, reason, snapshot)
+                }
                 _ => {
                     must(for_vip, || format!("{} for somebody who is no VIP", reason.name()))?;
                     to_vip(frame, reason, snapshot)
@@ -335,6 +338,42 @@ fn connection_reset(frame: &[u8], output: &[u8], snapshot: &Snapshot) -> Wrong {
     }
     .map_err(|e| e.to_string())?;
     must(answer == right, || format!("{answer:?} instead of {right:?}"))
+}
+
+/// An error for the sender about its own packet, which does not fit the way to its backend: RFC 1191 4, RFC 4443 3.2.
+fn too_big(frame: &[u8], output: &[u8], reason: Reason, snapshot: &Snapshot) -> Wrong {
+    let asked = expect::see(frame).ok_or("an answer to no packet")?;
+    let reply = expect::see(output).ok_or("the answer is no packet")?;
+    let service = expect::service(snapshot, &asked).ok_or("too big for no service")?;
+    let member = expect::member(snapshot, service, &asked).ok_or("too big for nobody")?;
+    must(has_host(frame) && !fits(member, asked.length), || "too_big does not hold".into())?;
+    must((reply.source, reply.destination) == (asked.destination, asked.source), || {
+        "wrong addresses".into()
+    })?;
+    must(output[..6] == frame[6..12] && output[6..12] == frame[..6], || "wrong MAC addresses".into())?;
+    let message = &output[14 + reply.header..];
+    let mtu = u32::from_be_bytes([message[4], message[5], message[6], message[7]]) as usize;
+    must(fits(member, mtu) && !fits(member, mtu + 1), || format!("told {mtu} bytes"))?;
+    must(frame[14..].starts_with(&message[8..]), || "quotes something else".into())?;
+    let may_split = asked.source.is_ipv4() && frame[20] & 0x40 == 0;
+    must(may_split == (reason == Reason::TooBigToSplit), || "the wrong reason".into())?;
+    match (reply.source, reply.destination) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            let (header, _) = Ipv4Header::from_slice(&output[14..]).map_err(|e| e.to_string())?;
+            must(header.calc_header_checksum() == header.header_checksum, || "wrong IP checksum".into())?;
+            must(asked.protocol != IpNumber::ICMP.0 && asked.part != Part::Later, || {
+                "nobody is told".into()
+            })?;
+            must(message[..2] == [3, 4] && ones(message, 0) == 0xffff, || "no such message".into())
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let slice = etherparse::Icmpv6Slice::from_slice(message).map_err(|e| e.to_string())?;
+            must(asked.protocol != IpNumber::IPV6_ICMP.0, || "nobody is told".into())?;
+            let valid = slice.is_checksum_valid(from.octets(), to.octets());
+            must(message[..2] == [2, 0] && valid, || "no such message".into())
+        }
+        _ => Err("addresses of two families".into()),
+    }
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

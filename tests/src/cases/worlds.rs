@@ -122,7 +122,7 @@ fn several(member: fn(&str) -> Member) -> Vec<Member> {
 fn narrow() -> Vec<ServiceBuilder> {
     vec![
         service("narrow", NARROW.both()).members([l2("n1").mtu(1400)]),
-        service("narrow4", NARROW4.both()).members([ipip4("n4").mtu(1400)]),
+        service("narrow4", NARROW4.both()).ports(Protocol::Both, &[80..=80]).members([ipip4("n4").mtu(1400)]),
         service("narrow6", NARROW6.both()).members([ipip6("n6").mtu(1400)]),
         service("narrow-gue4", NARROW_GUE4.both()).members([gue4("ng4").mtu(1400)]),
         service("narrow-gue6", NARROW_GUE6.both()).members([gue6("ng6").mtu(1400)]),

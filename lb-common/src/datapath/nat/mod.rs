@@ -83,7 +83,7 @@ pub(super) fn to_backend<P: Packet, T: Ways<P>>(
     let bytes = packet.wire_length() as u32;
     match translated(packet, backend) {
         Ok(()) => Verdict::forward(backend.ifindex, ingress, backend.counter, bytes),
-        Err(reason) => Verdict::drop(reason),
+        Err(reason) => encapsulate::refused(backend, reason),
     }
 }
 

@@ -1,14 +1,15 @@
 //! How packets leave: MAC rewrite and the four kinds of IP-in-IP, by the same interface and by another.
 
-use lb_common::abi::Reason::{NoHeadroom, TooBig};
+use lb_common::abi::Reason::{NoHeadroom, TooBigTold};
 
 use super::super::{
-    case::{Case, drops, redirects, sends},
+    case::{Case, answers, drops, redirects, sends},
     cast::{
         ACROSS, ACROSS4, ACROSS6, CHANCE4, CHANCE6, ELSEWHERE, FAR4, FAR6, GUE4, GUE6, NARROW, NARROW_GUE4,
         NARROW_GUE6, NARROW4, NARROW6, Pair, WEB, WIDE, tcp, udp,
     },
 };
+use super::too_big::told;
 use crate::packet::Family;
 
 /// All rows of this file.
@@ -194,10 +195,11 @@ fn sizes(f: Family) -> Vec<Case> {
                 tcp(f, vip, 80).ip_length(most),
                 backend,
             ),
-            drops(
-                format!("{f} of {} bytes does not fit a way of 1400 {way}", most + 1),
+            answers(
+                format!("{f} of {} bytes does not fit a way of 1400 {way}, and its sender is told", most + 1),
                 tcp(f, vip, 80).ip_length(most + 1),
-                TooBig,
+                TooBigTold,
+                told(f, vip, &tcp(f, vip, 80).ip_length(most + 1), most),
             ),
             sends(
                 format!("padding behind {f} of {most} bytes does not count {way}"),
@@ -213,10 +215,11 @@ fn sizes(f: Family) -> Vec<Case> {
         "wide/w4",
     ));
     rows.push(
-        drops(
+        answers(
             format!("{f} of 65535 bytes fits no way through a tunnel"),
             tcp(f, WIDE, 80).ip_length(65_535),
-            TooBig,
+            TooBigTold,
+            told(f, WIDE, &tcp(f, WIDE, 80).ip_length(65_535), 65_515),
         )
         .host_only("BPF_PROG_TEST_RUN takes no frame longer than a page"),
     );

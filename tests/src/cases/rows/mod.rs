@@ -17,6 +17,7 @@ mod quic;
 mod quoted;
 mod records;
 mod tagged;
+mod too_big;
 
 use super::case::Case;
 
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Case> {
         tagged::rows(),
         odd::rows(),
         quoted::rows(),
+        too_big::rows(),
         nat::rows(),
         lost::rows(),
         agent::rows(),

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::{
-    abi::Reason::{NotService, NotTranslatable, Reply, ReplyByKernel, ReplyTooBig, TooBig},
+    abi::Reason::{NotService, NotTranslatable, Reply, ReplyByKernel, ReplyTooBig, TooBigTold},
     datapath::Action,
 };
 
 use super::super::{
-    case::{Case, Output, drops, passes, sends, translated},
+    case::{Case, Output, answers, drops, passes, sends, translated},
     cast::{
         BEHIND, BEHIND_ANY, CLIENT, ELSEWHERE, NATTED, NATTED_ANY, NATTED_NARROW, OWN, Pair, STRANGER, other,
         tcp, udp,
@@ -16,6 +16,7 @@ use super::super::{
     expect, routes,
     worlds::World,
 };
+use super::too_big::told;
 use crate::{
     packet::{self, Family, Packet, SOURCE_PORT},
     packet_frame,
@@ -76,10 +77,11 @@ fn tagged(f: Family, backend: &'static str) -> Case {
 
 fn refused(f: Family) -> Vec<Case> {
     vec![
-        drops(
-            format!("{f} of 1401 bytes does not fit a translated way of 1400"),
+        answers(
+            format!("{f} of 1401 bytes does not fit a translated way of 1400, and its sender is told"),
             tcp(f, NATTED_NARROW, 80).ip_length(1401),
-            TooBig,
+            TooBigTold,
+            told(f, NATTED_NARROW, &tcp(f, NATTED_NARROW, 80).ip_length(1401), 1400),
         ),
         drops(format!("{f} SCTP cannot be translated"), other(f, NATTED_ANY, 132), NotTranslatable),
         drops(

@@ -2,7 +2,7 @@
 
 use lb_common::abi::Reason::{
     ArpReply, Malformed, NeighbourReply, NoHeadroom, NoNextHop, NoSuchPort, NotIp, NotService, RateLimited,
-    TooBig,
+    TooBigTold,
 };
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
         worlds::World,
     },
     announce, neighbours,
+    too_big::told,
 };
 use crate::{
     packet::Family,
@@ -103,10 +104,11 @@ fn refused(tags: Tags) -> Vec<Case> {
                     tag(tcp(f, UNRESOLVED, 80), tags),
                     NoNextHop,
                 ),
-                drops(
-                    named("that does not fit the way is dropped"),
+                answers(
+                    named("that does not fit the way is told so"),
                     tag(tcp(f, NARROW4, 80).ip_length(1381), tags),
-                    TooBig,
+                    TooBigTold,
+                    tag(told(f, NARROW4, &tcp(f, NARROW4, 80).ip_length(1381), 1380), tags),
                 ),
                 drops(
                     named("cannot go through IPv6 with 36 bytes of headroom"),
