@@ -24,3 +24,6 @@ mod sizes;
 #[cfg(test)]
 #[path = "lifetime/under_load.rs"]
 mod under_load;
+#[cfg(test)]
+#[path = "lifetime/upgrade.rs"]
+mod upgrade;

@@ -33,7 +33,10 @@ pub use service::{
 };
 
 /// Version of everything in this module. Part of the pin directory's name.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
+
+/// The oldest version whose maps a daemon takes over: what they lack is made, the rest means what it meant.
+pub const OLDEST_ABI_VERSION: u32 = 1;
 
 /// Names of the maps: at most 15 characters, because the kernel keeps no more.
 pub mod maps {

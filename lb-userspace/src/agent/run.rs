@@ -60,7 +60,12 @@ pub(super) async fn run(
     let reader = Reader::new(source, places, &netlink)?;
     let Some(first) = first(&reader, &mut signals).await? else { return Ok(()) };
     let prepares = options.prepare == Prepare::Prepare;
-    let mut agent = Agent::start(places, netlink, prepares, first, out).await?;
+    let migrated = dataplane::migrate(&places.pins)?;
+    let mut agent = Agent::start(places, netlink, prepares, first, out).await.inspect_err(|_| {
+        if let Some(migrated) = &migrated {
+            migrated.undo(&places.pins);
+        }
+    })?;
     agent.follow(&reader, &mut signals, out).await?;
     let removed = if options.detach_on_exit { Some(places.pins.remove()?) } else { None };
     let text = match &removed {

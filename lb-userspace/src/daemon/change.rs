@@ -200,7 +200,24 @@ impl Core {
             ),
             ("listen is fixed", old.listen != new.listen),
         ];
-        differs.into_iter().filter(|(_, differs)| *differs).map(|(words, _)| words.to_owned()).collect()
+        let of_daemon =
+            differs.into_iter().filter(|(_, differs)| *differs).map(|(words, _)| words.to_owned());
+        of_daemon.chain(self.fixed_of_services(config)).collect()
+    }
+
+    /// What decides about every slot of a service at once: with another value nearly all connections would change their
+    /// backend.
+    fn fixed_of_services(&self, config: &Config) -> impl Iterator<Item = String> {
+        config.services.iter().filter_map(|new| {
+            let old = self.config.services.iter().find(|old| old.name == new.name)?;
+            let what = match (old.affinity != new.affinity, old.table_slots != new.table_slots) {
+                (true, true) => "another affinity and table_slots",
+                (true, false) => "another affinity",
+                (false, true) => "other table_slots",
+                (false, false) => return None,
+            };
+            Some(format!("{what} would break the connections of service {}: fixed", new.name))
+        })
     }
 
     /// Keeps the change that waits to be confirmed.

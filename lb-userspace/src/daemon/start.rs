@@ -64,12 +64,20 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let pins = Pins::balancer(&options.name);
 
     let unix = UnixServer::bind(&socket, None).await?;
+    let migrated = dataplane::migrate(&pins)?;
     dataplane::recover(&pins)?;
     let before = pins.now();
+    let back = || {
+        pins.back_to(&before)?;
+        if let Some(migrated) = &migrated {
+            migrated.undo(&pins);
+        }
+        Ok::<(), dataplane::DataplaneError>(())
+    };
     let started = tokio::select! {
         started = Started::new(options, &pins) => started,
         () = stop.wait() => {
-            pins.back_to(&before)?;
+            back()?;
             if detach_on_exit {
                 detach(&pins).await?;
             }
@@ -79,7 +87,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     let started = match started {
         Ok(started) => started,
         Err(error) => {
-            if let Err(left) = pins.back_to(&before) {
+            if let Err(left) = back() {
                 warn!("not everything that this start had made is gone: {left}");
             }
             return Err(error);

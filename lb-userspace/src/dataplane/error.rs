@@ -17,7 +17,7 @@ pub enum DataplaneError {
     },
     /// Pins of another version.
     #[error(
-        "instance {name:?} has maps of ABI {found}, this version has ABI v{expected}: run `{detach}` (traffic stops until the next start), or keep the version that made them"
+        "instance {name:?} has maps of ABI {found}, this version has ABI v{expected} and takes over maps from v{oldest} on: keep the version that made them, or run `{detach}` and start again (until then packets are not balanced; remembered flows and counters are lost, so connections whose slot has changed its owner break)"
     )]
     OtherAbi {
         /// Instance.
@@ -26,6 +26,8 @@ pub enum DataplaneError {
         found: String,
         /// Our version.
         expected: u32,
+        /// The oldest version whose maps are taken over.
+        oldest: u32,
         /// What removes them.
         detach: String,
     },

@@ -32,7 +32,7 @@ const SPECS: [Spec; 21] = [
     Spec::mapped(maps::SLOT_META, 8),
     Spec::mapped(maps::CANDIDATES, 8),
     Spec::mapped(maps::FLOWS, 64),
-    Spec::mapped(maps::FLOWS_OLD, 64),
+    Spec::mapped(maps::FLOWS_OLD, 64).since(2, 1),
     Spec::mapped(maps::BACKENDS, size_of::<lb_common::abi::Backend>()),
     Spec::mapped(maps::BACKEND_INFO, size_of::<lb_common::abi::BackendInfo>()),
     Spec::mapped(maps::QUIC, size_of::<lb_common::abi::QuicConfig>()),

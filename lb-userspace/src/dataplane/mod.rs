@@ -16,6 +16,7 @@ mod load;
 mod lock;
 mod lookup_tables;
 mod memory;
+mod migrate;
 #[cfg(test)]
 mod oracle;
 mod peek;
@@ -43,6 +44,7 @@ pub use install::{Installation, Installer};
 pub use load::{Loaded, load};
 pub use lock::InstanceLock;
 pub use memory::{Capacity, Clock, Memory};
+pub use migrate::{Migrated, migrate};
 pub use peek::desired_in_force;
 pub use pins::{Pins, Removed};
 pub use region::Region;

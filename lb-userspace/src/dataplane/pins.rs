@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lb_common::abi::ABI_VERSION;
+use lb_common::abi::{ABI_VERSION, OLDEST_ABI_VERSION};
 use nix::{
     fcntl::{AT_FDCWD, RenameFlags, renameat2},
     mount::MsFlags,
@@ -106,6 +106,7 @@ impl Pins {
                 name: self.name.clone(),
                 found: other,
                 expected: ABI_VERSION,
+                oldest: OLDEST_ABI_VERSION,
                 detach: self.detach_command(),
             });
         }
@@ -113,6 +114,13 @@ impl Pins {
         fs::create_dir_all(&self.versioned).map_err(io)?;
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(&self.instance, fs::Permissions::from_mode(0o700)).map_err(io)
+    }
+
+    /// The directory of the only version that has pins.
+    pub(super) fn only_version(&self) -> Option<PathBuf> {
+        let mut versions = entries(&self.instance);
+        versions.retain(|version| !entries(version).is_empty());
+        if versions.len() == 1 { versions.pop() } else { None }
     }
 
     /// A pinned ABI version other than ours.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::maps::MapInfo;
 
-use super::{DataplaneError, Pins};
+use super::{DataplaneError, Pins, peek};
 
 /// Map types of include/uapi/linux/bpf.h.
 pub(super) const HASH: u32 = 1;
@@ -22,27 +22,39 @@ pub(super) struct Spec {
     pub(super) value_size: usize,
     /// [`MMAPABLE`] or nothing.
     pub(super) flags: u32,
+    /// The version that has it first, and how many elements it has that is made beside maps from before.
+    pub(super) since: (u32, u32),
 }
 
 impl Spec {
     /// A memory-mapped array.
     pub(super) const fn mapped(name: &'static str, value_size: usize) -> Self {
-        Self { name, map_type: ARRAY, key_size: 4, value_size, flags: MMAPABLE }
+        Self { name, map_type: ARRAY, key_size: 4, value_size, flags: MMAPABLE, since: (1, 0) }
     }
 
     /// An array that is changed by system calls.
     pub(super) const fn array(name: &'static str, value_size: usize) -> Self {
-        Self { name, map_type: ARRAY, key_size: 4, value_size, flags: 0 }
+        Self { name, map_type: ARRAY, key_size: 4, value_size, flags: 0, since: (1, 0) }
     }
 
     /// An array with a value for each CPU.
     pub(super) const fn per_cpu(name: &'static str, value_size: usize) -> Self {
-        Self { name, map_type: PER_CPU_ARRAY, key_size: 4, value_size, flags: 0 }
+        Self { name, map_type: PER_CPU_ARRAY, key_size: 4, value_size, flags: 0, since: (1, 0) }
     }
 
     /// A map with keys.
     pub(super) const fn keyed(name: &'static str, map_type: u32, key_size: usize, value_size: usize) -> Self {
-        Self { name, map_type, key_size: key_size as u32, value_size, flags: 0 }
+        Self { name, map_type, key_size: key_size as u32, value_size, flags: 0, since: (1, 0) }
+    }
+
+    /// Versions of the ABI below this one do not have it; beside their maps it is made with so many elements.
+    pub(super) const fn since(self, version: u32, elements: u32) -> Self {
+        Self { since: (version, elements), ..self }
+    }
+
+    /// Whether maps of this version may be without it.
+    fn is_new_to(&self, version: Option<u32>) -> bool {
+        version.is_some_and(|version| version < self.since.0)
     }
 
     /// Elements of the pinned map, if it is what is wanted.
@@ -72,7 +84,7 @@ impl Spec {
 }
 
 /// Makes the pin directory and compares the maps that are in it with `specs`: their numbers of elements by name, or
-/// `None` when they have to be made.
+/// `None` when they have to be made. Those of an older version that lacks some get these when they are loaded.
 ///
 /// # Errors
 /// [`DataplaneError`] for maps of another version, and when a part of the maps of an attached program is gone.
@@ -81,9 +93,12 @@ pub(super) fn adopt(
     specs: &[Spec],
 ) -> Result<Option<BTreeMap<&'static str, u32>>, DataplaneError> {
     pins.prepare()?;
-    let there = specs.iter().filter(|s| pins.map(s.name).exists()).count();
-    if there == specs.len() {
-        let elements = |spec: &Spec| Ok((spec.name, spec.elements(pins)?));
+    let version = peek::written_by(pins);
+    let is_there = |spec: &&Spec| pins.map(spec.name).exists();
+    let there = specs.iter().filter(is_there).count();
+    if there > 0 && specs.iter().all(|spec| is_there(&spec) || spec.is_new_to(version)) {
+        let elements =
+            |spec: &Spec| Ok((spec.name, if is_there(&spec) { spec.elements(pins)? } else { spec.since.1 }));
         return specs.iter().map(elements).collect::<Result<_, _>>().map(Some);
     }
     if there > 0 {

@@ -1,5 +1,6 @@
 //! A start that is refused changes nothing and says what to do.
 
+use lb_common::abi::ABI_VERSION;
 use lb_tests::{
     check,
     lb_config::LbConfig,
@@ -154,15 +155,16 @@ fn maps_of_another_version() {
     let text = config(&world).to_toml().unwrap();
     let name = lb_tests::cleanup::unique_name("other-abi");
     let pins = std::path::Path::new(lb_tests::cleanup::PIN_DIR).join(&name);
+    let ours = format!("v{ABI_VERSION}");
     pin_something(&pins.join("v0/CONTROL"));
     let refused = LbProcess::refused_as(&name, &world.lb, &text, &["--interface", "eth0"]).unwrap();
     let said = &refused.output.stderr;
-    for words in ["v0", "v1", "lb detach", &name] {
+    for words in ["v0", &ours, "v1 on", "lb detach", "start again", "lost", &name] {
         assert!(said.contains(words), "{words} is not in: {said}");
     }
     assert_eq!(refused.output.status.code(), Some(1));
     assert!(pins.join("v0/CONTROL").exists(), "it is left alone");
-    assert!(!pins.join("v1").exists());
+    assert!(!pins.join(&ours).exists());
     assert!(!has_xdp(&world.lb.ns.entry(), "eth0").unwrap());
 
     // What it says helps.
