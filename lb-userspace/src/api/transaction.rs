@@ -98,6 +98,18 @@ pub struct NewService {
 }
 
 impl Edit {
+    /// The one service that stays and whose settings or backends it changes.
+    #[must_use]
+    pub fn in_service(&self) -> Option<&str> {
+        match self {
+            Self::AddService { .. } | Self::RemoveService { .. } => None,
+            Self::AddBackend { service, .. }
+            | Self::SetLimit { service, .. }
+            | Self::ClearLimit { service } => Some(service),
+            Self::RemoveBackend { service, .. } | Self::SetBackend { service, .. } => service.as_deref(),
+        }
+    }
+
     /// What can be judged without the configuration.
     ///
     /// # Errors

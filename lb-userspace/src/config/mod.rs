@@ -25,7 +25,7 @@ use std::path::Path;
 
 pub use print::{Printed, Secrets};
 pub use problem::{ConfigError, MAX_PROBLEMS, Problem};
-pub use store::{Digest, WriteError, read_text, replace, write_atomic};
+pub use store::{Digest, WriteError, read_text, replace, write_atomic, write_unflushed};
 use toml::de::DeTable;
 pub use types::*;
 pub use value::{

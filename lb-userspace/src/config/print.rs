@@ -168,7 +168,7 @@ impl Config {
         Printed {
             daemon: (!agent_only).then(|| PrintedDaemon::new(&self.daemon, secrets)),
             quic: self.quic.iter().map(|quic| PrintedQuic::new(quic, secrets)).collect(),
-            service: self.services.iter().map(PrintedService::new).collect(),
+            service: self.services.iter().map(|service| PrintedService::new(service)).collect(),
             agent: self.agent.as_ref().map(PrintedAgent::new),
         }
     }

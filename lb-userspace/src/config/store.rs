@@ -120,7 +120,15 @@ pub enum WriteError {
 /// # Errors
 /// Any step that fails, the one that keeps the owner included.
 pub fn write_atomic(path: &Path, text: &str) -> Result<(), WriteError> {
-    write(path, text, None)
+    write(path, text, None, Flush::Yes)
+}
+
+/// As [`write_atomic`], but a power cut may leave anything there: an old text, a part of one, or none.
+///
+/// # Errors
+/// Any step that fails.
+pub fn write_unflushed(path: &Path, text: &str) -> Result<(), WriteError> {
+    write(path, text, None, Flush::No)
 }
 
 /// As [`write_atomic`], if the file still holds the text with this digest: of two writers the second is told, and what
@@ -129,10 +137,17 @@ pub fn write_atomic(path: &Path, text: &str) -> Result<(), WriteError> {
 /// # Errors
 /// Any step that fails; [`WriteError::Changed`].
 pub fn replace(path: &Path, text: &str, expected: Digest) -> Result<(), WriteError> {
-    write(path, text, Some(expected))
+    write(path, text, Some(expected), Flush::Yes)
 }
 
-fn write(path: &Path, text: &str, expected: Option<Digest>) -> Result<(), WriteError> {
+/// Whether what is written must survive a power cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Yes,
+    No,
+}
+
+fn write(path: &Path, text: &str, expected: Option<Digest>, flush: Flush) -> Result<(), WriteError> {
     let step = |step: &'static str, path: &Path| {
         let path = path.to_owned();
         move |source| WriteError::NotReplaced { step, path, source }
@@ -159,7 +174,9 @@ fn write(path: &Path, text: &str, expected: Option<Digest>) -> Result<(), WriteE
     if let Some(old) = old {
         keep_ownership(new.as_file(), &old).map_err(step("keep mode and owner of", &target))?;
     }
-    new.as_file().sync_all().map_err(step("flush", new.path()))?;
+    if flush == Flush::Yes {
+        new.as_file().sync_all().map_err(step("flush", new.path()))?;
+    }
     if let Some(expected) = expected.filter(|_| old_exists) {
         let still = exchange(new.path(), &target, expected).map_err(step("replace", &target))?;
         if !still {
@@ -167,6 +184,9 @@ fn write(path: &Path, text: &str, expected: Option<Digest>) -> Result<(), WriteE
         }
     } else {
         new.persist(&target).map_err(|error| step("replace", &target)(error.error))?;
+    }
+    if flush == Flush::No {
+        return Ok(());
     }
     // The rename itself lives in the directory.
     File::open(directory)

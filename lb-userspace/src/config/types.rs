@@ -3,7 +3,7 @@
 //! `raw.rs` is the file as written, `resolve.rs` turns it into these types or into errors that name file, line and
 //! fix. Every value here is in range; nobody checks it a second time.
 
-use std::{fmt, net::IpAddr, ops::RangeInclusive, time::Duration};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// `[[quic]]`, in the order of the file.
     pub quic: Vec<Quic>,
-    /// `[[service]]`, in the order of the file.
-    pub services: Vec<Service>,
+    /// `[[service]]`, in the order of the file. Shared with later configurations, where a change leaves them as they are.
+    pub services: Vec<Arc<Service>>,
     /// `[agent]`: only on a backend host.
     pub agent: Option<Agent>,
 }

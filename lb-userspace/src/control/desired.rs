@@ -11,6 +11,10 @@ use std::{
 
 use lb_common::abi::slot;
 
+mod touched;
+
+pub use self::touched::Touched;
+use self::touched::{Digests, Last};
 use super::{
     candidates, identity, maglev,
     mass::{self, Candidate, Decision, Mode},
@@ -20,9 +24,7 @@ use super::{
     settling::{Counts, Seconds, Settling},
     slow_start, table,
 };
-use crate::config::{
-    AdminState, Announce, Backend, Config, Forward, Seed, Service as ServiceConfig, Tracking,
-};
+use crate::config::{AdminState, Backend, Config, Forward, Seed, Service as ServiceConfig, Tracking};
 
 /// What is known of a backend besides its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +111,43 @@ struct ServiceState {
     decision: Decision,
     /// Who, and how much, by index.
     taking: Taking,
+    told: Told,
+    /// Whether slots settled since the last snapshot.
+    has_settled: bool,
+    /// Whether time will change who takes how much.
+    warms_up: bool,
+}
+
+/// The tables of the last snapshot, and what was worked out of them for whoever asked first.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    base: Arc<[u16]>,
+    slots: Arc<[u16]>,
+    report: OnceLock<TableReport>,
+}
+
+impl Told {
+    /// Equal members give the same base, by address.
+    fn take(&mut self, base: &Arc<[u16]>, slots: &Arc<[u16]>) {
+        if !Arc::ptr_eq(&self.base, base) || !Arc::ptr_eq(&self.slots, slots) {
+            *self = Self { base: Arc::clone(base), slots: Arc::clone(slots), report: OnceLock::new() };
+        }
+    }
+}
+
+impl ServiceState {
+    /// Whether time alone may have changed what the last snapshot says of the service.
+    fn is_due(&self, now: Seconds) -> bool {
+        let mut indices = 0..self.places.len();
+        self.has_settled || self.warms_up || self.past.is_due(now) || indices.any(|at| self.is_free(at, now))
+    }
+
+    /// Whether the member with this index is gone, and no slot and no flow can refer to it any more.
+    fn is_free(&self, index: usize, now: Seconds) -> bool {
+        let Some(gone) = self.places[index].and_then(|place| place.gone) else { return false };
+        let referred = u16::try_from(index).is_ok_and(|index| self.settling.refers_to(index));
+        now.saturating_sub(gone) > Seconds::from(self.settle) + INDEX_REST && !referred
+    }
 }
 
 /// Whose index this is.
@@ -139,6 +178,8 @@ pub struct Desired {
     /// The datapath's clock.
     now: Seconds,
     tables: HashMap<TableInput, Tables>,
+    last: Last,
+    digests: Digests,
 }
 
 /// More members than a slot can name, or a table too short for them; the configuration refuses both earlier.
@@ -160,6 +201,8 @@ impl Clone for Desired {
             services: self.services.clone(),
             now: self.now,
             tables: self.tables.clone(),
+            last: self.last.clone(),
+            digests: self.digests.clone(),
         }
     }
 }
@@ -173,6 +216,8 @@ impl Desired {
             services: HashMap::new(),
             now: 0,
             tables: HashMap::new(),
+            last: Last::default(),
+            digests: Digests::default(),
         }
     }
 
@@ -222,7 +267,9 @@ impl Desired {
         let now = self.now;
         let mut changed = false;
         for (identity, state) in &mut self.services {
-            changed |= state.settling.settle(state.settle, |slot| stamp(*identity, slot), now);
+            let has_settled = state.settling.settle(state.settle, |slot| stamp(*identity, slot), now);
+            state.has_settled |= has_settled;
+            changed |= has_settled;
         }
         changed
     }
@@ -239,22 +286,20 @@ impl Desired {
     pub fn snapshot(&mut self, config: &Config, view: &dyn View) -> Result<Snapshot, TableError> {
         let mut services = Vec::with_capacity(config.services.len());
         let mut used = HashMap::with_capacity(config.services.len());
-        for service in &config.services {
-            services.push(self.service(service, config.daemon.gue_port, view, &mut used)?);
+        for (at, service) in config.services.iter().enumerate() {
+            let service = self.service(service, config.daemon.gue_port, view, &mut used)?;
+            services.push(self.last.shared(at, service));
         }
         // Tables that nothing uses any more are forgotten.
         self.tables = used;
         let known: HashSet<u64> = services.iter().map(|s| s.identity).collect();
         self.services.retain(|identity, _| known.contains(identity));
-        let mut snapshot = Snapshot {
-            key: identity::key(&self.seed),
-            announce: config.daemon.announce == Announce::Arp,
-            desired_digest: 0,
-            quic: config.quic.clone(),
-            services,
-        };
-        snapshot.desired_digest = digest(config);
-        Ok(snapshot)
+        Ok(self.finish(config, view, services))
+    }
+
+    /// First eight bytes of a digest over the desired state, health and next hops left out.
+    pub fn digest(&mut self, config: &Config) -> u64 {
+        self.digests.of(config)
     }
 
     fn service(
@@ -312,13 +357,15 @@ impl Desired {
             members: list.iter().map(|id| weight(id).unwrap_or_default()).collect(),
             slots: service.table_slots,
         };
-        let taking = warm_up(service, &members, &input, available, view.unix_time());
+        let (taking, warms_up) = warm_up(service, &members, &input, available, view.unix_time());
         let tables = self.tables(&service.name, &input, taking, used)?;
         let tracked = service.tracking != Tracking::Never;
         let now = self.now;
         let state = self.services.entry(identity).or_default();
         state.taking.clone_from(&tables.taking);
+        state.warms_up = warms_up;
         let issued = state.settling.issue(&tables.installed, tracked, now);
+        state.told.take(&tables.base, &issued.slots);
         state.past.change(&input.members, now);
         let candidates = if service.forward == Forward::Gue {
             let joining = joining_order(&input, &list, service, &backends, &self.seed)?;
@@ -331,6 +378,7 @@ impl Desired {
         } else {
             None
         };
+        state.has_settled = false;
         Ok(Service {
             identity,
             candidates,
@@ -408,20 +456,25 @@ impl Desired {
 
     /// Digests and shares of a service of the last snapshot.
     pub fn report(&self, service: &Service) -> TableReport {
-        let owners: Vec<u16> = service.table.iter().map(|value| value & slot::MEMBER).collect();
-        let base = self.tables.values().find(|t| *t.installed == *owners).map(|t| &t.base);
-        let identity = |owner: u16| {
-            service
-                .members
-                .get(usize::from(owner))
-                .and_then(|m| Some(m.as_ref()?.identity))
-                .unwrap_or_default()
-        };
-        TableReport {
-            desired_digest: table::owners_digest(base.map_or(&owners[..], |base| &base[..]), identity),
-            installed_digest: table::owners_digest(&owners, identity),
-            shares: table::shares(&owners, service.members.len()),
+        let told = self.services.get(&service.identity).map(|state| &state.told);
+        match told.filter(|told| told.slots == service.table) {
+            Some(told) => told.report.get_or_init(|| report(service, Some(&told.base))).clone(),
+            None => report(service, None),
         }
+    }
+}
+
+/// Digests and shares of a service with this table by membership alone; unknown, it counts as the one installed.
+fn report(service: &Service, base: Option<&[u16]>) -> TableReport {
+    let owners: Vec<u16> = service.table.iter().map(|value| value & slot::MEMBER).collect();
+    let identity = |owner: u16| {
+        let member = service.members.get(usize::from(owner));
+        member.and_then(|m| Some(m.as_ref()?.identity)).unwrap_or_default()
+    };
+    TableReport {
+        desired_digest: table::owners_digest(base.unwrap_or(&owners), identity),
+        installed_digest: table::owners_digest(&owners, identity),
+        shares: table::shares(&owners, service.members.len()),
     }
 }
 
@@ -487,35 +540,36 @@ pub(super) fn numbered(members: &[(u64, u32)]) -> Vec<maglev::Member> {
 }
 
 /// How much of their share those take that are available. Somebody with a weight always takes all of its own: the slots
-/// of the others need a stand-in.
+/// of the others need a stand-in. And whether that may still change by itself.
 fn warm_up(
     service: &ServiceConfig,
     members: &[Option<Member>],
     input: &TableInput,
     available: Vec<bool>,
     now: u64,
-) -> Taking {
+) -> (Taking, bool) {
     let since = |((member, (_, weight)), available): ((&Option<Member>, &(u64, u32)), &bool)| {
         member.as_ref().filter(|m| *available && *weight > 0 && m.health == READY).map(|m| m.since)
     };
     let ready_since: Vec<_> = members.iter().zip(&input.members).zip(&available).map(since).collect();
-    let levels = slow_start::levels(&ready_since, service.slow_start.as_secs(), now);
-    Taking { available, levels }
+    let slow_start = service.slow_start.as_secs();
+    let levels = slow_start::levels(&ready_since, slow_start, now);
+    let latest = ready_since.iter().flatten().max();
+    let warms_up = slow_start > 0 && latest.is_some_and(|since| now < since.saturating_add(slow_start));
+    (Taking { available, levels }, warms_up)
 }
 
 /// New members take the lowest free index, in the order of their identity, so that balancers that saw the same changes
 /// agree. A member that is gone keeps its index until no slot and no flow can refer to it.
 fn assign(state: &mut ServiceState, backends: &BTreeMap<u64, &Backend>, now: Seconds) {
-    let rest = Seconds::from(state.settle) + INDEX_REST;
     for index in 0..state.places.len() {
         let Some(place) = state.places[index].as_mut() else { continue };
         if backends.contains_key(&place.identity) {
             place.gone = None;
             continue;
         }
-        let gone = *place.gone.get_or_insert(now);
-        let referred = u16::try_from(index).is_ok_and(|index| state.settling.refers_to(index));
-        if now.saturating_sub(gone) > rest && !referred {
+        place.gone.get_or_insert(now);
+        if state.is_free(index, now) {
             state.places[index] = None;
         }
     }
@@ -534,11 +588,4 @@ fn assign(state: &mut ServiceState, backends: &BTreeMap<u64, &Backend>, now: Sec
             None => state.places.push(place),
         }
     }
-}
-
-/// First eight bytes of a digest over the desired state, health and next hops left out.
-pub fn digest(config: &Config) -> u64 {
-    use sha2::{Digest, Sha256};
-    let bytes = Sha256::digest(format!("{:?}{:?}", config.services, config.quic));
-    u64::from_le_bytes(std::array::from_fn(|i| bytes[i]))
 }

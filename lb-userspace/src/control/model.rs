@@ -15,12 +15,12 @@ pub struct Snapshot {
     pub desired_digest: u64,
     /// Ways to make QUIC connection IDs.
     pub quic: Vec<Quic>,
-    /// The services, in the order of the configuration.
-    pub services: Vec<Service>,
+    /// The services, in the order of the configuration. One that did not change is the one of the snapshot before.
+    pub services: Vec<Arc<Service>>,
 }
 
 /// One service of a snapshot.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Keyed digest of the name, never 0.
     pub identity: u64,

@@ -54,6 +54,11 @@ impl Past {
         self.earlier.truncate(KEPT);
     }
 
+    /// Whether a membership is older than is kept.
+    pub(super) fn is_due(&self, now: Seconds) -> bool {
+        self.earlier.iter().any(|(_, until)| now.saturating_sub(*until) > KEPT_FOR)
+    }
+
     /// Who owned each slot in earlier memberships, newest first, by the indices of `list`. Members that are not there any
     /// more have indices above. Tables that cannot be made now are left out.
     pub(super) fn owners(

@@ -39,9 +39,17 @@ impl std::ops::AddAssign for Moves {
 
 /// Moves by service identity, for services that are in both and whose table differs.
 pub fn moves(old: &Snapshot, new: &Snapshot) -> HashMap<u64, Moves> {
-    let before: HashMap<u64, &Service> = old.services.iter().map(|s| (s.identity, s)).collect();
     let key_kept = old.key == new.key;
-    let pairs = new.services.iter().filter_map(|service| Some((*before.get(&service.identity)?, service)));
+    // Nearly all are what they were; only the others are looked for.
+    let at_same_place = |at: usize, service: &Arc<Service>| {
+        old.services.get(at).filter(|old| key_kept && Arc::ptr_eq(old, service)).is_some()
+    };
+    let rest: Vec<&Arc<Service>> =
+        new.services.iter().enumerate().filter(|(at, s)| !at_same_place(*at, s)).map(|(_, s)| s).collect();
+    let wanted: HashSet<u64> = rest.iter().map(|s| s.identity).collect();
+    let before: HashMap<u64, &Arc<Service>> =
+        old.services.iter().filter(|s| wanted.contains(&s.identity)).map(|s| (s.identity, s)).collect();
+    let pairs = rest.into_iter().filter_map(|service| Some((*before.get(&service.identity)?, service)));
     pairs
         .filter_map(|(old, new)| {
             let between = between(old, new, key_kept);
@@ -93,7 +101,7 @@ fn between(old: &Service, new: &Service, key_kept: bool) -> Moves {
 
 /// Members that have flows and do not keep them: by the index that entries of the flow table name.
 pub fn leaving(old: &Snapshot, new: &Snapshot) -> HashSet<u16> {
-    let after: HashMap<u64, &Service> = new.services.iter().map(|s| (s.identity, s)).collect();
+    let after: HashMap<u64, &Arc<Service>> = new.services.iter().map(|s| (s.identity, s)).collect();
     let mut leaving = HashSet::new();
     for service in &old.services {
         let stays: HashSet<u64> = after
@@ -123,7 +131,8 @@ pub fn slots(old: &Snapshot, new: &Snapshot) -> (u64, u64, u64) {
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut out = Differences::default();
     out.daemon(&old.daemon, &new.daemon);
-    let before: HashMap<&str, &ServiceConfig> = old.services.iter().map(|s| (s.name.as_str(), s)).collect();
+    let before: HashMap<&str, &Arc<ServiceConfig>> =
+        old.services.iter().map(|s| (s.name.as_str(), s)).collect();
     let after: HashSet<&str> = new.services.iter().map(|s| s.name.as_str()).collect();
     for service in old.services.iter().filter(|s| !after.contains(s.name.as_str())) {
         out.add(|| format!("service {} removed, {} backends", service.name, service.backends.len()));

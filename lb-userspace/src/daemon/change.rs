@@ -1,5 +1,7 @@
 //! Changes as transactions: the text as it should be, validated as a whole, then committed by `transaction.rs`.
 
+use std::sync::Arc;
+
 use log::{info, warn};
 
 use super::{
@@ -10,12 +12,11 @@ use super::{
 use crate::{
     api::{ApiError, Author, Change, Edit, Pending, Plan, Record, Timestamp, Transaction, Via, What},
     config::{self, Config, ConfigError, Digest, WriteError},
-    control::{
-        desired::digest,
-        plan::{Moves, changes},
-    },
+    control::plan::{Moves, changes},
 };
 
+/// Edits that are made piece by piece; with more, one pass over the whole file costs less.
+const PIECES: usize = 8;
 /// Edits that a message names.
 const NAMED: usize = 5;
 
@@ -25,6 +26,8 @@ struct Prepared {
     before: Digest,
     /// The file as it should be.
     text: String,
+    /// Digest of that.
+    after: Digest,
     config: Config,
     message: String,
 }
@@ -46,7 +49,7 @@ impl Core {
             return Err(ApiError::conflict(format!("{} while the daemon runs", fixed.join("; ")))
                 .fix("stop the daemon and start it again: the datapath goes on meanwhile"));
         }
-        if Digest::of(&prepared.text) == self.applied && prepared.config == self.config {
+        if prepared.after == self.applied && prepared.config == self.config {
             let words = match asked.what {
                 What::Edits(_) => format!("{}: so already", prepared.message),
                 _ => format!("{}: nothing to apply: it says what is in force", prepared.message),
@@ -71,14 +74,14 @@ impl Core {
             author: asked.author,
             reason: asked.reason.clone(),
             message: prepared.message,
-            digest: Digest::of(&prepared.text).to_string(),
+            digest: prepared.after.to_string(),
             bytes: prepared.text.len() as u64,
         };
         let intent = Intent {
             before: prepared.before,
-            after: Digest::of(&prepared.text),
-            state_before: digest(&self.config),
-            state_after: digest(&prepared.config),
+            after: prepared.after,
+            state_before: self.desired.digest(&self.config),
+            state_after: self.desired.digest(&prepared.config),
             text: prepared.text,
             record,
             pending,
@@ -122,6 +125,11 @@ impl Core {
             return Err(ApiError::conflict(format!("{file} was edited since it was applied"))
                 .fix("apply it with `lb apply`, or undo the edit (`lb diff` shows it), and try again"));
         }
+        if let What::Edits(edits) = what
+            && let Some((text, config)) = self.edited_in_pieces(&file, &current, edits)
+        {
+            return Ok(Prepared { before, after: Digest::of(&text), text, config, message: words(edits) });
+        }
         let (text, message) = match what {
             What::File => (current, format!("applied {file}")),
             What::Edits(edits) => (self.edited(&file, &current, edits)?, words(edits)),
@@ -142,7 +150,29 @@ impl Core {
             [one] if !matches!(what, What::Edits(_)) => format!("{message}: {one}"),
             _ => message,
         };
-        Ok(Prepared { before, text, config, message })
+        Ok(Prepared { before, after: Digest::of(&text), text, config, message })
+    }
+
+    /// The text and what it means after these edits, if each is about one service that stands in one piece. (The text is
+    /// what is in force.)
+    fn edited_in_pieces(&self, file: &str, text: &str, edits: &[Edit]) -> Option<(String, Config)> {
+        if edits.is_empty() || edits.len() > PIECES {
+            return None;
+        }
+        let mut config = self.config.clone();
+        let mut result: Option<String> = None;
+        for edit in edits {
+            let name = edit.in_service()?;
+            let index = config.services.iter().position(|service| service.name == name)?;
+            let before = result.as_deref().unwrap_or(text);
+            let (after, service) =
+                config::edit::in_piece(file, before, &config.services, index, |document| {
+                    super::edits::write(edit, document).ok()
+                })?;
+            config.services[index] = Arc::new(service);
+            result = Some(after);
+        }
+        Some((result?, config))
     }
 
     fn edited(&self, file: &str, text: &str, edits: &[Edit]) -> Result<String, ApiError> {

@@ -1,7 +1,7 @@
 //! The state of the daemon, owned by one task.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -16,7 +16,7 @@ use crate::{
     api::types::{Drift, Timestamp},
     config::{AdminState, Check, Config, Digest, Forward, Ports, Service},
     control::{
-        desired::{Condition, Desired, View},
+        desired::{Condition, Desired, Touched, View},
         model::{Hop, Snapshot},
         plan::{self, Moves},
         settling::Seconds,
@@ -69,6 +69,8 @@ pub(super) struct Core {
     pub(super) drift: Drift,
     /// Install even what seems to be in force.
     pub(super) rewrite: bool,
+    /// What must be looked at again for the next snapshot.
+    pub(super) touched: Touched,
 }
 
 /// Backends that join, and when each was added, by the datapath's clock.
@@ -176,7 +178,14 @@ impl Core {
         self.health.retain(&self.config);
         let health = &self.health;
         // Known to be ready from before (renamed, or moved within a reload): nothing to wait for.
-        self.joining.retain(|key, _| !health.is_ready(key));
+        let touched = &mut self.touched;
+        self.joining.retain(|key, _| {
+            let is_ready = health.is_ready(key);
+            if is_ready {
+                touched.add(&key.service);
+            }
+            !is_ready
+        });
         self.checker.set_targets(targets(&self.config, &HashMap::new()));
         self.resolver.set_targets(addresses(&self.config));
         Ok(moved)
@@ -199,14 +208,19 @@ impl Core {
         if self.generation == 0 {
             return Vec::new();
         }
+        let kept: HashSet<*const Service> = self.config.services.iter().map(Arc::as_ptr).collect();
+        let changed: Vec<_> =
+            config.services.iter().filter(|service| !kept.contains(&Arc::as_ptr(service))).collect();
+        let names: HashSet<&str> = changed.iter().map(|service| service.name.as_str()).collect();
         let running: HashMap<&str, BTreeSet<IpAddr>> = self
             .config
             .services
             .iter()
+            .filter(|s| names.contains(s.name.as_str()))
             .map(|s| (s.name.as_str(), s.backends.iter().map(|b| b.address).collect()))
             .collect();
         let mut added = Vec::new();
-        for service in &config.services {
+        for service in changed {
             let Some(before) = running.get(service.name.as_str()) else { continue };
             for backend in service.backends.iter().filter(|b| !before.contains(&b.address)) {
                 added.push(TargetKey { service: service.name.clone(), backend: backend.name.clone() });
@@ -241,9 +255,14 @@ impl Core {
         let (health, services) = (&self.health, &self.config.services);
         let is_named = |name: &str| services.iter().any(|s| s.name == name && s.forward == Forward::Gue);
         let before = self.joining.len();
+        let touched = &mut self.touched;
         self.joining.retain(|key, since| {
             let waits = is_named(&key.service) && now.saturating_sub(*since) < CANDIDATE_FIRST;
-            waits || !health.is_ready(key)
+            let stays = waits || !health.is_ready(key);
+            if !stays {
+                touched.add(&key.service);
+            }
+            stays
         });
         before != self.joining.len()
     }
@@ -290,15 +309,17 @@ impl Core {
             tunnel_sources: &config.daemon.tunnel_source,
             now: unix_seconds(SystemTime::now()),
         };
-        let snapshot = self.desired.snapshot(config, &view)?;
+        let snapshot = self.desired.snapshot_from_last(config, &view, &self.touched)?;
         let fits = self.sizes(config) == self.installer.memory().capacity();
         if snapshot == self.snapshot && self.generation != 0 && fits && !std::mem::take(&mut self.rewrite) {
+            self.touched = Touched::nobody();
             return Ok((false, Moves::default()));
         }
         let moved = plan::sum(&plan::moves(&self.snapshot, &snapshot));
         let installation = tokio::task::block_in_place(|| self.install_or_grow(config, &snapshot))?;
         self.generation = installation.generation;
         self.snapshot = snapshot;
+        self.touched = Touched::nobody();
         Ok((true, moved))
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{Pending, Record},
-    config::{Digest, WriteError, write_atomic},
+    config::{Digest, WriteError, write_unflushed},
 };
 
 /// A change under way.
@@ -23,7 +23,8 @@ pub(super) struct Intent {
     pub(super) state_before: u64,
     /// What they say afterwards.
     pub(super) state_after: u64,
-    /// The file afterwards.
+    /// The file afterwards. In the journal it follows the line with the rest: as JSON it would cost more than the change.
+    #[serde(skip)]
     pub(super) text: String,
     /// The line of the history.
     pub(super) record: Record,
@@ -77,20 +78,23 @@ impl Journal {
         &self.0
     }
 
-    /// Notes a change.
+    /// Notes a change. Not flushed to the disk: it is for a daemon that dies while the maps live on. A power cut takes the
+    /// maps as well, and then the file decides alone.
     pub(super) fn write(&self, intent: &Intent) -> Result<(), WriteError> {
-        let text = serde_json::to_string(intent).map_err(|error| WriteError::NotReplaced {
+        let mut text = serde_json::to_string(intent).map_err(|error| WriteError::NotReplaced {
             step: "write",
             path: self.0.clone(),
             source: error.into(),
         })?;
-        write_atomic(&self.0, &text)
+        text.push('\n');
+        text.push_str(&intent.text);
+        write_unflushed(&self.0, &text)
     }
 
     /// The change under way. One that cannot be read was never written to its end by us.
     pub(super) fn read(&self) -> io::Result<Option<Intent>> {
         match fs::read(&self.0) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
+            Ok(bytes) => parse(&bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -104,6 +108,19 @@ impl Journal {
             log::warn!("{} cannot be removed: {error}", self.0.display());
         }
     }
+}
+
+/// An intent as [`Journal::write`] wrote it; anything that a power cut has left half is refused.
+fn parse(bytes: &[u8]) -> io::Result<Intent> {
+    let invalid = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
+    let end =
+        bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| invalid("it ends in its first line"))?;
+    let mut intent: Intent = serde_json::from_slice(&bytes[..end])?;
+    intent.text = String::from_utf8(bytes[end + 1..].to_vec()).map_err(io::Error::other)?;
+    if Digest::of(&intent.text) != intent.after {
+        return Err(invalid("its text is not the one that it names"));
+    }
+    Ok(intent)
 }
 
 #[cfg(test)]

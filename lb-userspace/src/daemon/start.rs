@@ -33,7 +33,11 @@ use super::{
 use crate::{
     api::{Author, TcpServer, Timestamp, Transaction, UnixServer, Via, What, types::Drift},
     config::{Announce, Config, Digest, read_text},
-    control::{desired::Desired, past, settling::Seconds},
+    control::{
+        desired::{Desired, Touched},
+        past,
+        settling::Seconds,
+    },
     dataplane::{self, Adopted, Attachment, Capacity, Grace, Installer, Pins, Swept},
     health::{Checker, Event, TargetKey},
     net::{
@@ -216,6 +220,7 @@ impl Started {
             journal,
             drift: Drift::default(),
             rewrite: false,
+            touched: Touched::All,
         };
         core.apply(config)?;
         core.attach(&modes, &links)?;
@@ -265,11 +270,13 @@ impl Started {
                 Some(event) = self.health.recv() => self.take_health(&event),
                 Ok(()) = self.routes.changed() => {
                     self.core.routes = Arc::clone(&self.routes.borrow_and_update());
+                    self.core.touched = Touched::All;
                     self.core.refresh();
                 }
                 Ok(()) = self.links.changed() => {
                     self.core.links = Arc::clone(&self.links.borrow_and_update());
                     self.core.follow_interfaces();
+                    self.core.touched = Touched::All;
                     self.core.refresh();
                 }
             }
@@ -466,6 +473,7 @@ impl Core {
         }
         let changed = self.health.update(&event.key, event.status.clone());
         let joined = self.join();
+        self.touched.add(&event.key.service);
         if changed {
             let (service, backend) = (&event.key.service, &event.key.backend);
             info!("{service}/{backend} is {:?}: {}", event.status.state, event.status.reason);

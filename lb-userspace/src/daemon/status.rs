@@ -37,7 +37,7 @@ impl Core {
         let reasons = dataplane::reasons(&self.ebpf).map_err(|e| ApiError::internal(e.to_string()))?;
         let counters = self.counters()?;
         let installed: HashMap<u64, &model::Service> =
-            self.snapshot.services.iter().map(|s| (s.identity, s)).collect();
+            self.snapshot.services.iter().map(|s| (s.identity, &**s)).collect();
         let services = self.config.services.iter().map(|s| self.service(s, &installed, &counters)).collect();
         let capacity = self.installer.memory().capacity();
         let [hits, refused, evicted, inherited, rehashed, expired, reopened] =

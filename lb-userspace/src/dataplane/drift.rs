@@ -42,10 +42,10 @@ impl Seal {
     pub(super) fn of<'i>(
         memory: &Memory,
         globals: &Globals,
-        installed: impl Iterator<Item = (&'i u64, &'i Installed)>,
+        installed: impl Iterator<Item = (&'i u64, &'i Arc<Installed>)>,
     ) -> Self {
         let (generation, _, vips4, vips6, ports) = common(memory, globals);
-        let sealed = |(identity, installed): (&u64, &Installed)| {
+        let sealed = |(identity, installed): (&u64, &Arc<Installed>)| {
             let (backends, infos) = members(memory, installed);
             let record = record(memory, globals, installed);
             (*identity, SealedService { record, backends: backends.to_vec(), infos: infos.to_vec() })
@@ -99,11 +99,14 @@ impl Installer {
                     let Some(table) = self.installed.get(identity).map(|i| i.table) else { continue };
                     // Services may share the table that was changed.
                     for installed in self.installed.values_mut().filter(|i| i.table == table) {
+                        let installed = Arc::make_mut(installed);
+                        installed.source = None;
                         installed.slots = Arc::from([]);
                     }
                 }
                 Step::Members(identity) => {
-                    if let Some(installed) = self.installed.get_mut(identity) {
+                    if let Some(installed) = self.installed.get_mut(identity).map(Arc::make_mut) {
+                        installed.source = None;
                         installed.list.clear();
                     }
                 }

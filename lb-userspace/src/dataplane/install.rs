@@ -47,6 +47,15 @@ pub(super) struct Installed {
     pub(super) candidates: Option<Arc<[u64]>>,
     /// Counter of each member identity.
     pub(super) counters: HashMap<u64, u32>,
+    /// What all of that was written for; `None` where it is not believed to be there still.
+    pub(super) source: Option<Arc<model::Service>>,
+}
+
+impl Installed {
+    /// Whether it was written for this very service.
+    fn is_of(&self, service: &Arc<model::Service>) -> bool {
+        self.source.as_ref().is_some_and(|source| Arc::ptr_eq(source, service))
+    }
 }
 
 /// Writes generations. One per instance; the only writer of its memory.
@@ -59,7 +68,7 @@ pub struct Installer {
     pub(super) counters: Arena,
     /// Tables in force; services may share one.
     tables: BTreeSet<Extent>,
-    pub(super) installed: HashMap<u64, Installed>,
+    pub(super) installed: HashMap<u64, Arc<Installed>>,
     pub(super) keys: Keys,
     /// What the last install wrote, to find what somebody else has changed since.
     pub(super) seal: Option<Seal>,
@@ -136,8 +145,9 @@ impl Installer {
                 list: Vec::new(),
                 candidates: None,
                 counters: service.members.iter().map(|(id, m)| (*id, m.counter)).collect(),
+                source: None,
             };
-            installer.installed.insert(*identity, installed);
+            installer.installed.insert(*identity, Arc::new(installed));
         }
         // Whatever the earlier daemon replaced last may still be looked at.
         installer.grace.begin();
@@ -231,12 +241,18 @@ impl Installer {
         let sealed = self.seal.as_ref().map(|seal| seal.globals);
         let old = sealed.or_else(|| self.memory.globals()).unwrap_or_default();
         let numbers = self.numbers(snapshot);
-        let keys = Keys::of(snapshot, &numbers)?;
+        let keys =
+            if lookup_tables::are_of(self, snapshot) { None } else { Some(Keys::of(snapshot, &numbers)?) };
         let mut next = HashMap::with_capacity(snapshot.services.len());
         let mut done = Installation::default();
         let mut fresh: Vec<(Kind, Extent)> = Vec::new();
         let mut by_table: HashMap<*const u16, Extent> = HashMap::new();
         for service in &snapshot.services {
+            if let Some(same) = self.installed.get(&service.identity).filter(|i| i.is_of(service)) {
+                by_table.insert(service.table.as_ptr(), same.table);
+                next.insert(service.identity, Arc::clone(same));
+                continue;
+            }
             match self.write_service(
                 service,
                 numbers[&service.identity],
@@ -245,7 +261,7 @@ impl Installer {
                 &mut done,
             ) {
                 Ok(installed) => {
-                    next.insert(service.identity, installed);
+                    next.insert(service.identity, Arc::new(installed));
                 }
                 Err(error) => {
                     for (kind, extent) in fresh {
@@ -256,8 +272,8 @@ impl Installer {
             }
         }
 
-        let mut globals = self.globals_of(snapshot, &keys, &old);
-        if (keys != self.keys || old.salt == 0)
+        let mut globals = self.globals_of(snapshot, keys.as_ref().unwrap_or(&self.keys), &old);
+        if let Some(keys) = keys.as_ref().filter(|keys| **keys != self.keys || old.salt == 0)
             && let Err(error) = keys.write(&mut self.memory, &mut globals)
         {
             for (kind, extent) in fresh {
@@ -275,7 +291,9 @@ impl Installer {
         done.generation = self.switch(&globals, snapshot.desired_digest);
 
         self.retire(next);
-        self.keys = keys;
+        if let Some(keys) = keys {
+            self.keys = keys;
+        }
         self.seal = Some(Seal::of(&self.memory, &globals, self.installed.iter()));
         Ok(done)
     }
@@ -336,7 +354,12 @@ impl Installer {
 
     /// A service keeps its number as long as it exists; new ones take the lowest that nobody has.
     fn numbers(&self, snapshot: &model::Snapshot) -> HashMap<u64, u32> {
-        let taken: HashSet<u32> = self.installed.values().map(|i| i.number).collect();
+        let is_new = |service: &Arc<model::Service>| !self.installed.contains_key(&service.identity);
+        let taken: HashSet<u32> = if snapshot.services.iter().any(is_new) {
+            self.installed.values().map(|i| i.number).collect()
+        } else {
+            HashSet::new()
+        };
         let mut free = (1..).filter(|n| !taken.contains(n));
         let mut numbers = HashMap::with_capacity(snapshot.services.len());
         for service in &snapshot.services {
@@ -351,7 +374,7 @@ impl Installer {
 
     fn write_service(
         &mut self,
-        service: &model::Service,
+        service: &Arc<model::Service>,
         number: u32,
         by_table: &mut HashMap<*const u16, Extent>,
         fresh: &mut Vec<(Kind, Extent)>,
@@ -381,7 +404,7 @@ impl Installer {
             room.copy_from_slice(candidates);
         }
 
-        let mut counters = old.as_ref().map(|o| o.counters.clone()).unwrap_or_default();
+        let mut counters: HashMap<u64, u32> = old.as_ref().map(|o| o.counters.clone()).unwrap_or_default();
         for member in service.members.iter().flatten() {
             if let Entry::Vacant(entry) = counters.entry(member.identity) {
                 let one = self.counters.allocate(1).ok_or(InstallError::Full {
@@ -410,6 +433,7 @@ impl Installer {
             list: service.members.clone(),
             candidates: service.candidates.clone(),
             counters,
+            source: Some(Arc::clone(service)),
         })
     }
 
@@ -493,7 +517,7 @@ impl Installer {
     fn write_services(
         &mut self,
         snapshot: &model::Snapshot,
-        next: &HashMap<u64, Installed>,
+        next: &HashMap<u64, Arc<Installed>>,
         globals: &mut Globals,
     ) {
         let half = self.memory.capacity().services;
@@ -541,7 +565,7 @@ impl Installer {
     }
 
     /// Remembers what is in force now; what only the last generation used leaves.
-    fn retire(&mut self, next: HashMap<u64, Installed>) {
+    fn retire(&mut self, next: HashMap<u64, Arc<Installed>>) {
         let tables: BTreeSet<Extent> = next.values().map(|i| i.table).collect();
         self.leaving.extend(self.tables.difference(&tables).map(|e| (Kind::Slots, *e)));
         for (identity, old) in &self.installed {
@@ -558,7 +582,8 @@ impl Installer {
         }
         self.tables = tables;
         self.installed = next;
-        for installed in self.installed.values_mut() {
+        // Nobody else holds them any more.
+        for installed in self.installed.values_mut().filter_map(Arc::get_mut) {
             let list = &installed.list;
             installed.counters.retain(|member, _| list.iter().flatten().any(|m| m.identity == *member));
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use lb_common::{
@@ -16,6 +17,7 @@ use lb_common::{
 
 use super::{
     cells,
+    install::Installer,
     memory::Memory,
     records,
     room::{InstallError, Room},
@@ -89,7 +91,11 @@ impl Keys {
                 ports.insert(fragments_key(vip, protocol), number);
             }
         }
-        Ok(Self { vips, ports, replies: snapshot.services.iter().flat_map(replies).collect() })
+        Ok(Self {
+            vips,
+            ports,
+            replies: snapshot.services.iter().flat_map(|service| replies(service)).collect(),
+        })
     }
 
     /// Whether anything comes back through the balancer.
@@ -202,6 +208,30 @@ fn server_keys(service: &model::Service, number: u32) -> impl Iterator<Item = (u
         let server = member.as_ref()?.server_id?;
         Some((server_key(number, server), index))
     })
+}
+
+/// Whether the tables in force are the ones of this snapshot.
+pub(super) fn are_of(installer: &Installer, snapshot: &model::Snapshot) -> bool {
+    let source = |service: &Arc<model::Service>| installer.installed.get(&service.identity)?.source.as_ref();
+    installer.keys != Keys::default()
+        && installer.installed.len() == snapshot.services.len()
+        && snapshot
+            .services
+            .iter()
+            .all(|new| source(new).is_some_and(|old| Arc::ptr_eq(old, new) || same_keys(old, new)))
+}
+
+/// Whether two states of a service have the same keys. (Those of replies and server IDs hang on the backends.)
+fn same_keys(old: &model::Service, new: &model::Service) -> bool {
+    let keys = |s: &model::Service| (s.protocol, s.affinity);
+    // Its number stays as it is.
+    let servers = |s: &model::Service| server_keys(s, 0).collect::<Vec<_>>();
+    keys(old) == keys(new)
+        && old.addresses == new.addresses
+        && old.ports == new.ports
+        && replies(old).is_empty()
+        && replies(new).is_empty()
+        && servers(old) == servers(new)
 }
 
 fn other_half(base: u32, half: u32) -> u32 {

@@ -57,7 +57,10 @@ impl Capacity {
             backends: multiple(backends * 4, 1 << 12),
             limit_buckets: power_of_two(u64::from(config.daemon.limit_capacity) / BUCKET_ENTRIES as u64, 1),
             flow_buckets: power_of_two(u64::from(config.daemon.flow_capacity) / BUCKET_ENTRIES as u64, 1),
-            reply_cells: power_of_two(config.services.iter().map(reply_keys).sum::<u64>() * 4, 1 << 10),
+            reply_cells: power_of_two(
+                config.services.iter().map(|service| reply_keys(service)).sum::<u64>() * 4,
+                1 << 10,
+            ),
             old_flow_buckets: 1,
         }
     }

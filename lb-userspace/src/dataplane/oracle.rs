@@ -135,7 +135,7 @@ impl World {
             limit: None,
             backends: self.backends.keys().map(backend).collect(),
         };
-        Config { services: vec![service], ..Config::default() }
+        Config { services: vec![service.into()], ..Config::default() }
     }
 
     fn alive(&self, n: u8) -> bool {

@@ -7,6 +7,8 @@
 //!
 //! Killed anywhere, the next start finds out by the program that is attached which set counts ([`recover`]).
 
+use std::sync::Arc;
+
 use aya::{
     Ebpf,
     maps::{MapData, MapInfo},
@@ -200,9 +202,10 @@ impl Installer {
                 candidates: None,
                 members: Extent::default(),
                 list: Vec::new(),
-                ..installed.clone()
+                source: None,
+                ..Installed::clone(installed)
             };
-            next.installed.insert(*identity, unwritten);
+            next.installed.insert(*identity, Arc::new(unwritten));
         }
         next
     }

@@ -72,6 +72,7 @@ fn service(n: u8, members: &[u8], slots: usize) -> Service {
 }
 
 fn snapshot(services: Vec<Service>) -> Snapshot {
+    let services = services.into_iter().map(Arc::new).collect();
     Snapshot { key: [1, 2, 3, 4], services, ..Snapshot::default() }
 }
 

@@ -116,7 +116,7 @@ impl Balancer {
         let Loaded { ebpf, memory, clock, .. } = dataplane::load(None, capacity)?;
         let mut installer = Installer::new(memory, clock, Grace::none());
         installer.install(snapshot).context("the snapshot")?;
-        let counter = |service: &lb_userspace::control::model::Service| {
+        let counter = |service: &Arc<lb_userspace::control::model::Service>| {
             let members = service.members.iter().flatten();
             members.filter_map(|m| installer.counter(service.identity, m.identity)).collect::<Vec<_>>()
         };

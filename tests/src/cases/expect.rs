@@ -172,7 +172,9 @@ pub fn service<'s>(snapshot: &'s Snapshot, seen: &Seen) -> Option<&'s Service> {
     };
     let any_port = |s: &&Service| takes(s.protocol, seen.protocol) && s.ports == Ports::Any;
     let anything = |s: &&Service| s.protocol == Protocol::Both && s.ports == Ports::Any;
-    let find = |how: &dyn Fn(&&Service) -> bool| snapshot.services.iter().filter(here).find(|s| how(s));
+    let find = |how: &dyn Fn(&&Service) -> bool| {
+        snapshot.services.iter().map(|s| &**s).filter(here).find(|s| how(s))
+    };
     let whole = || find(&exact).or_else(|| find(&any_port)).or_else(|| find(&anything));
     if seen.part == Part::Whole || !has_ports(seen) {
         return whole();
@@ -181,7 +183,8 @@ pub fn service<'s>(snapshot: &'s Snapshot, seen: &Seen) -> Option<&'s Service> {
         whole()?;
     }
     // The only one of this protocol here takes all fragments, if it needs no ports.
-    let mut taking = snapshot.services.iter().filter(here).filter(|s| takes(s.protocol, seen.protocol));
+    let mut taking =
+        snapshot.services.iter().map(|s| &**s).filter(here).filter(|s| takes(s.protocol, seen.protocol));
     let only = taking.next().filter(|_| taking.next().is_none())?;
     (!matches!(only.affinity, Affinity::Flow | Affinity::Quic)).then_some(only)
 }

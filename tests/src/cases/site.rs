@@ -55,7 +55,7 @@ pub struct Site {
 impl Site {
     /// Announcing, with this snapshot's services.
     pub fn new(services: Vec<ServiceBuilder>) -> Self {
-        let services = services.into_iter().map(|s| s.service).collect();
+        let services = services.into_iter().map(|s| s.service.into()).collect();
         let snapshot =
             Snapshot { key: KEY, announce: true, desired_digest: 1, quic: quic_configs(), services };
         Self { snapshot: Some(snapshot), mac: Some(HERE), patch: |_| {}, routes: None }

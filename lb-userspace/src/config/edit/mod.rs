@@ -6,6 +6,7 @@
 
 mod layout;
 mod list;
+mod piece;
 mod request;
 mod secret;
 mod service;
@@ -14,6 +15,7 @@ mod tree;
 
 use std::net::IpAddr;
 
+pub use self::piece::in_piece;
 pub use self::request::{BackendPatch, BackendSpec, EditError, ServiceSpec};
 pub use self::secret::hidden;
 use self::{

@@ -12,6 +12,8 @@ mod quic;
 mod service;
 mod words;
 
+use std::sync::Arc;
+
 use super::{
     problem::Problems,
     raw::RawConfig,
@@ -28,7 +30,7 @@ pub(super) fn resolve<'a>(problems: &Problems<'a>, raw: &RawConfig<'a>) -> Confi
     Config {
         daemon: raw.daemon.as_ref().map_or_else(Daemon::default, daemon::resolve_daemon),
         quic,
-        services: drafts.into_iter().map(|draft| draft.service).collect(),
+        services: drafts.into_iter().map(|draft| Arc::new(draft.service)).collect(),
         agent: raw.agent.as_ref().map(daemon::resolve_agent),
     }
 }

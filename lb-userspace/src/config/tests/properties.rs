@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
+    sync::Arc,
     time::Duration,
 };
 
@@ -165,7 +166,7 @@ fn configs(services_at_least: usize) -> impl Strategy<Value = Config> {
                 IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 2, number.into()]),
             ];
         }
-        Config { daemon, quic: Vec::new(), services, agent }
+        Config { daemon, quic: Vec::new(), services: services.into_iter().map(Arc::new).collect(), agent }
     })
 }
 
@@ -292,14 +293,14 @@ proptest! {
         let text = printed(&config, inline);
         let mut document = Document::parse("f", &text).unwrap();
 
-        let service = &mut expected.services[index];
+        let service = Arc::make_mut(&mut expected.services[index]);
         let address = IpAddr::from([198, 51, 100, 200]);
         let spec = BackendSpec { name: Some("new".into()), address, port: Some(9), weight: Some(weight), state: Some(state) };
         document.add_backend(&service.name, &spec).unwrap();
         service.backends.push(Backend { name: "new".into(), address, port: Some(9), weight, state, sorry: false, server_id: None });
         prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
 
-        let service = &mut expected.services[index];
+        let service = Arc::make_mut(&mut expected.services[index]);
         let changed = at.index(service.backends.len());
         let patch = BackendPatch { weight: Some(weight), state: Some(state), port: Some(7), address: None };
         document.set_backend(&service.name, &service.backends[changed].name, patch).unwrap();
@@ -307,13 +308,13 @@ proptest! {
         (backend.weight, backend.state, backend.port) = (weight, state, Some(7));
         prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
 
-        let service = &mut expected.services[index];
+        let service = Arc::make_mut(&mut expected.services[index]);
         service.limit = limit.map(|(rate, burst)| Limit { anonymous: Rate { rate, burst } });
         document.set_limit(&service.name, service.limit).unwrap();
         prop_assert_eq!(Config::parse("f", document.as_str()), Ok(expected.clone()), "{}", document);
 
         for left in (0..expected.services[index].backends.len()).rev() {
-            let service = &mut expected.services[index];
+            let service = Arc::make_mut(&mut expected.services[index]);
             let gone = service.backends.remove(at.index(left + 1));
             document.remove_backend(&service.name, &gone.name).unwrap();
             let weighted = service.backends.is_empty() || service.backends.iter().any(|backend| backend.weight > 0);

@@ -1,6 +1,6 @@
 //! What files mean: defaults, notations, what is allowed on purpose.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{AGENT, WEB};
 use crate::config::{
@@ -14,7 +14,7 @@ fn parse(text: &str) -> Config {
 }
 
 fn service(lines: &str) -> Service {
-    parse(&format!("{WEB}{lines}")).services.remove(0)
+    Arc::unwrap_or_clone(parse(&format!("{WEB}{lines}")).services.remove(0))
 }
 
 /// The example of the design, as far as this version goes.
@@ -136,7 +136,7 @@ fn every_key_arrives() {
         limit: Some(Limit { anonymous: Rate { rate: 1000, burst: 2000 } }),
         backends: vec![first, second],
     };
-    assert_eq!(config, Config { daemon, quic: Vec::new(), services: vec![service], agent: None });
+    assert_eq!(config, Config { daemon, quic: Vec::new(), services: vec![service.into()], agent: None });
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn the_smallest_service_has_defaults() {
         limit: None,
         backends: Vec::new(),
     };
-    assert_eq!(config.services, [expected]);
+    assert_eq!(config.services, [Arc::new(expected)]);
 }
 
 #[test]
