@@ -143,7 +143,7 @@ enum Working<'w> {
     Nothing,
     Lb { _lb: LbProcess },
     Nft(&'w World),
-    Proxy { world: &'w World, _process: Process, _folder: Folder },
+    Proxy { world: &'w World, process: Process, _folder: Folder },
 }
 
 impl Drop for Working<'_> {
@@ -151,7 +151,10 @@ impl Drop for Working<'_> {
         let undone = match self {
             Self::Nothing | Self::Lb { .. } => Ok(()),
             Self::Nft(world) => nft(world, "delete table ip bench\n"),
-            Self::Proxy { world, .. } => ip(world, &format!("address del {}/32 dev lo", world.vip4)),
+            // Asked and not killed: nginx ends its workers then.
+            Self::Proxy { world, process, .. } => process
+                .stop(PATIENCE)
+                .and_then(|()| ip(world, &format!("address del {}/32 dev lo", world.vip4))),
         };
         if let Err(error) = undone {
             say(&format!("{error:#}"));
@@ -260,7 +263,7 @@ impl Way {
                         return Err(error);
                     }
                 };
-                Working::Proxy { world, _process: process, _folder: folder }
+                Working::Proxy { world, process, _folder: folder }
             }
         })
     }
