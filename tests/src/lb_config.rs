@@ -100,6 +100,15 @@ pub struct Health {
     /// `path`; only with `http`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// `body`; only with `http` and `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// `sni`; only with `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// `ca`; only with `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// `port`.
     pub port: u16,
     /// `interval`.
@@ -162,6 +171,9 @@ impl Default for Health {
         Self {
             kind: "http".into(),
             path: Some("/ready".into()),
+            body: None,
+            sni: None,
+            ca: None,
             port: 80,
             interval: "1s".into(),
             timeout: "1s".into(),

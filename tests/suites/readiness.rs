@@ -10,5 +10,8 @@ mod mass;
 #[path = "readiness/scene.rs"]
 mod scene;
 #[cfg(test)]
+#[path = "readiness/tls.rs"]
+mod tls;
+#[cfg(test)]
 #[path = "readiness/under_load.rs"]
 mod under_load;

@@ -82,5 +82,9 @@ pub const COMMAND_WORDS: usize = 64;
 pub const GRPC_SERVICE_BYTES: usize = 120;
 /// Bytes of `send` and `receive` of a health check: a datagram that no way has to cut.
 pub const PAYLOAD_BYTES: usize = 1_024;
+/// Bytes of `body` of a health check.
+pub const BODY_BYTES: RangeInclusive<usize> = 1..=1_024;
+/// Bytes of `ca` of a health check: the longest path that the kernel takes (PATH_MAX) less its zero byte.
+pub const CA_PATH_BYTES: usize = 4_095;
 /// Bytes of `host` of a health check: a DNS name of 253 and a port.
 pub const HOST_BYTES: usize = 260;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     types::{
         AdminState, Affinity, Agent, Announce, Backend, Check, Config, Daemon, Forward, Health, Limit,
-        OnFailure, Ports, Protocol, Quic, Rate, Service, Tracking, XdpMode,
+        OnFailure, Ports, Protocol, Quic, Rate, Service, Tls, Tracking, Trust, XdpMode,
     },
     value::{format_duration, format_expect, format_range},
 };
@@ -116,6 +116,14 @@ struct PrintedHealth {
     send: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     receive: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sni: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    insecure: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     command: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,6 +268,10 @@ impl PrintedHealth {
             query: None,
             send: None,
             receive: None,
+            body: None,
+            sni: None,
+            ca: None,
+            insecure: None,
             command: Vec::new(),
             port: health.port,
             interval: format_duration(health.interval),
@@ -274,8 +286,12 @@ impl PrintedHealth {
         match &health.check {
             Check::None => {}
             Check::Tcp => printed.r#type = "tcp",
-            Check::Http { path, expect, host } => {
-                printed.r#type = "http";
+            Check::Http { path, expect, host, body, tls } => {
+                printed.r#type = if tls.is_some() { "https" } else { "http" };
+                printed.body.clone_from(body);
+                if let Some(tls) = tls {
+                    printed.tls(tls);
+                }
                 printed.path = Some(path.clone());
                 printed.expect = Some(format_expect(expect));
                 printed.host.clone_from(host);
@@ -299,6 +315,15 @@ impl PrintedHealth {
             }
         }
         printed
+    }
+
+    fn tls(&mut self, tls: &Tls) {
+        self.sni.clone_from(&tls.name);
+        match &tls.trust {
+            Trust::System => {}
+            Trust::File(path) => self.ca = Some(path.clone()),
+            Trust::Anyone => self.insecure = Some(true),
+        }
     }
 }
 

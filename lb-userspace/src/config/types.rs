@@ -345,7 +345,7 @@ pub enum Check {
         /// Program (absolute path) and arguments.
         command: Vec<String>,
     },
-    /// HTTP/1.1 GET.
+    /// HTTP/1.1 GET, over TLS where `tls` is set.
     Http {
         /// Absolute path with optional query.
         path: String,
@@ -353,7 +353,33 @@ pub enum Check {
         expect: Vec<RangeInclusive<u16>>,
         /// Host header; absent: the backend's address and port.
         host: Option<String>,
+        /// What the body must contain; absent: the body is not read.
+        body: Option<String>,
+        /// TLS around it; absent: plain HTTP.
+        tls: Option<Tls>,
     },
+}
+
+/// The TLS of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Name that is asked for (SNI) and that the certificate must be for; absent: the one of the Host header, else the
+    /// backend's address.
+    pub name: Option<String>,
+    /// Who is believed.
+    pub trust: Trust,
+}
+
+/// Who vouches for a backend's certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// The certificate authorities of this system.
+    #[default]
+    System,
+    /// Those in a PEM file, by absolute path, and no others.
+    File(String),
+    /// Nobody has to: any certificate will do, also an expired one of another name.
+    Anyone,
 }
 
 /// `[agent]`: a backend host.

@@ -17,7 +17,7 @@ use crate::{
             ServiceStatus, Status, Timestamp, port_words,
         },
     },
-    config::{AdminState, Backend, Forward, Service, Tracking},
+    config::{AdminState, Backend, Check, Forward, Service, Tls, Tracking, Trust},
     control::{
         identity,
         mass::{Decision, Mode},
@@ -226,6 +226,7 @@ impl Core {
         for service in &self.config.services {
             let decision = self.desired.decision(identity::service(self.desired.seed(), &service.name));
             warnings.extend(decision.and_then(|decision| mass_warning(service, decision)));
+            warnings.extend(trust_warning(service));
         }
         for service in &self.snapshot.services {
             if service.table.first().is_some_and(|value| value & slot::MEMBER == slot::EMPTY) {
@@ -252,6 +253,17 @@ fn service_mode(mode: Mode) -> ServiceMode {
         Mode::Sorry => ServiceMode::Sorry,
         Mode::Nobody => ServiceMode::Nobody,
     }
+}
+
+/// That a check believes any certificate.
+fn trust_warning(service: &Service) -> Option<String> {
+    let Check::Http { tls: Some(Tls { trust: Trust::Anyone, .. }), .. } = &service.health.check else {
+        return None;
+    };
+    let name = &service.name;
+    Some(format!(
+        "service {name:?}: health checks believe any certificate (insecure); name the certificate authority with ca"
+    ))
 }
 
 /// Why a service does not balance over those that are ready, or that these are few.

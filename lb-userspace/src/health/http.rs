@@ -1,29 +1,37 @@
-//! The HTTP check: one HTTP/1.1 GET, judged by the status code alone.
+//! The HTTP check: one HTTP/1.1 GET, over TLS or not, judged by the status code and, where asked for, by the body.
 //!
-//! Bounded against whatever answers: in time by the caller, in memory by [`MAX_HEAD_BYTES`]. The body is never read and
-//! redirects are never followed: a redirect is an answer like any other and good only if its code is expected.
+//! Bounded against whatever answers: in time by the caller, in memory by [`MAX_HEAD_BYTES`] and [`MAX_BODY_BYTES`]. The
+//! body is read only if something has to be in it, and redirects are never followed: a redirect is an answer like any other and good only if its code is expected.
 
 use std::{net::SocketAddr, ops::RangeInclusive, pin::pin};
 
 use futures::future::{BoxFuture, Either, select};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use hyper::{
     Request, StatusCode,
-    body::Bytes,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{ACCEPT, CONNECTION, HOST, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
 
 use super::{
     Inconclusive, Outcome, Probe, Progress, Target, Verdict,
     connect::{close_orderly, connect},
+    tls::TlsClient,
+    udp::contains,
 };
 
 /// Upper bound of the status line and headers together. Bounds the memory that an answer can take as well: hyper's
 /// buffer grows by doubling, to at most twice this.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// How much of a body is looked at.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Says who asks, for the logs of the backends.
 const AGENT: &str = concat!("lb-health/", env!("CARGO_PKG_VERSION"));
 
@@ -36,6 +44,34 @@ pub(super) struct HttpProbe {
     pub(super) expect: Vec<RangeInclusive<u16>>,
     /// Host header; absent: address and port.
     pub(super) host: Option<String>,
+    /// What must be in the body; absent: the body is not read.
+    pub(super) body: Option<String>,
+    /// TLS around it; absent: plain HTTP.
+    pub(super) tls: Option<TlsClient>,
+}
+
+/// What came back.
+struct Answer {
+    status: StatusCode,
+    /// Whether the body has what must be in it; true where nothing must.
+    has_body: bool,
+}
+
+/// A connection under HTTP.
+trait Stream: AsyncRead + AsyncWrite + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
 }
 
 impl Probe for HttpProbe {
@@ -47,20 +83,71 @@ impl Probe for HttpProbe {
 impl HttpProbe {
     async fn check(&self, endpoint: SocketAddr, progress: &Progress) -> Verdict {
         let request = self.request(endpoint)?;
+        let session = match &self.tls {
+            Some(tls) => Some(tls.session(endpoint).await?),
+            None => None,
+        };
         let stream = match connect(endpoint, progress).await {
             Ok(stream) => stream,
             Err(verdict) => return verdict,
         };
-        Ok(match exchange(stream, request).await {
-            Ok(status) if self.expect.iter().any(|range| range.contains(&status.as_u16())) => Outcome::Good,
-            Ok(status) => {
-                let expected = ranges(&self.expect);
-                Outcome::NotReady(format!("GET {} answered {status}, expected {expected}", self.path))
-            }
-            Err(error) => {
-                Outcome::NotReady(format!("GET {} got no usable answer: {}", self.path, words(&error)))
-            }
+        let Some(session) = session else { return Ok(self.judge(self.exchange(stream, request).await)) };
+        Ok(match session.handshake(stream).await {
+            Ok(stream) => self.judge(self.exchange(stream, request).await),
+            Err(why) => Outcome::NotReady(format!("TLS with {endpoint} failed: {why}")),
         })
+    }
+
+    fn judge(&self, answer: hyper::Result<Answer>) -> Outcome {
+        let path = &self.path;
+        Outcome::NotReady(match answer {
+            Ok(Answer { status, .. }) if !self.expects(status) => {
+                format!("GET {path} answered {status}, expected {}", ranges(&self.expect))
+            }
+            Ok(Answer { has_body: true, .. }) => return Outcome::Good,
+            Ok(Answer { status, .. }) => {
+                let wanted = self.body.as_deref().unwrap_or_default();
+                format!(
+                    "GET {path} answered {status} without {wanted:?} in the first {MAX_BODY_BYTES} bytes of its body"
+                )
+            }
+            Err(error) => format!("GET {path} got no usable answer: {}", words(&error)),
+        })
+    }
+
+    fn expects(&self, status: StatusCode) -> bool {
+        self.expect.iter().any(|range| range.contains(&status.as_u16()))
+    }
+
+    /// Sends `request` and reads of the final answer (a 1xx is not final) what decides: the head, or the body as well.
+    async fn exchange<S: Stream + 'static>(
+        &self,
+        stream: S,
+        request: Request<Empty<Bytes>>,
+    ) -> hyper::Result<Answer> {
+        let mut client = http1::Builder::new();
+        // The former bounds what is read, the latter what is accepted of it.
+        client.max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
+        let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await?;
+        let answer = pin!(async {
+            let answer = sender.send_request(request).await?;
+            let status = answer.status();
+            let has_body = match &self.body {
+                Some(wanted) if self.expects(status) => has(answer.into_body(), wanted.as_bytes()).await?,
+                _ => true,
+            };
+            Ok(Answer { status, has_body })
+        });
+        match select(answer, connection).await {
+            Either::Left((answer, connection)) => {
+                if answer.is_ok() {
+                    close_orderly(connection.into_parts().io.inner().tcp());
+                }
+                answer
+            }
+            // The connection is over and dropped: the answer has been delivered, or the error has.
+            Either::Right((_, answer)) => answer.await,
+        }
     }
 
     fn request(&self, endpoint: SocketAddr) -> Result<Request<Empty<Bytes>>, Inconclusive> {
@@ -74,24 +161,24 @@ impl HttpProbe {
     }
 }
 
-/// Sends `request` and reads the head of the final answer (a 1xx is not final).
-async fn exchange(stream: TcpStream, request: Request<Empty<Bytes>>) -> hyper::Result<StatusCode> {
-    let mut client = http1::Builder::new();
-    // The former bounds what is read, the latter what is accepted of it.
-    client.max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
-    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await?;
-    let answer = pin!(sender.send_request(request));
-    let answer = match select(answer, connection).await {
-        Either::Left((answer, connection)) => {
-            if answer.is_ok() {
-                close_orderly(connection.into_parts().io.inner());
-            }
-            answer
+/// Whether the first [`MAX_BODY_BYTES`] of `body` have `wanted` in them. Reads no further than to where that is decided.
+async fn has(mut body: Incoming, wanted: &[u8]) -> hyper::Result<bool> {
+    let mut seen = Vec::new();
+    while let Some(frame) = body.frame().await {
+        // Trailers are not part of the text.
+        let Ok(data) = frame?.into_data() else { continue };
+        // Only what is new, and what may have begun before it: a body in single bytes must not cost its square.
+        let start = (seen.len() + 1).saturating_sub(wanted.len());
+        let room = MAX_BODY_BYTES - seen.len();
+        seen.extend_from_slice(&data[..data.len().min(room)]);
+        if contains(&seen[start.min(seen.len())..], wanted) {
+            return Ok(true);
         }
-        // The connection is over and dropped: the answer has been delivered, or the error has.
-        Either::Right((_, answer)) => answer.await,
-    };
-    Ok(answer?.status())
+        if seen.len() == MAX_BODY_BYTES {
+            break;
+        }
+    }
+    Ok(false)
 }
 
 /// An error with its causes, in one line.

@@ -1,8 +1,8 @@
 //! Readiness of backends: who is asked, how, how often, and what the answers add up to.
 //!
 //! [`Checker`] (`scheduler.rs`) runs every target on its own cadence (`cadence.rs`); one check is a [`Probe`]
-//! (`probe.rs`, one file per kind: `tcp.rs`, `http.rs`, `grpc.rs`, `dns.rs`, `udp.rs`, `exec.rs`) whose [`Outcome`] feeds the rise/fall rules of
-//! [`Streak`] (`state.rs`); `board.rs` keeps the statuses and the events that are still to be sent.
+//! (`probe.rs`, one file per kind: `tcp.rs`, `http.rs`, `grpc.rs`, `dns.rs`, `udp.rs`,
+//! `exec.rs`; `tls.rs` for HTTPS) whose [`Outcome`] feeds the rise/fall rules of [`Streak`] (`state.rs`); `board.rs` keeps the statuses and the events that are still to be sent.
 //!
 //! A new kind of check is one file with a `Probe` and one line in `probe::for_check`.
 
@@ -24,6 +24,7 @@ mod state;
 mod tcp;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod udp;
 
 pub use probe::{Inconclusive, Probe, Progress, Verdict};

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 
 use super::{
     Outcome, Target, dns::DnsProbe, exec::ExecProbe, grpc::GrpcProbe, http::HttpProbe, tcp::TcpProbe,
-    udp::UdpProbe,
+    tls::TlsClient, udp::UdpProbe,
 };
 use crate::config::Check;
 
@@ -58,9 +58,13 @@ pub(super) fn for_check(check: &Check) -> Option<Arc<dyn Probe>> {
             Some(Arc::new(UdpProbe { send: send.clone(), receive: receive.clone() }))
         }
         Check::Exec { command } => Some(Arc::new(ExecProbe { command: command.clone() })),
-        Check::Http { path, expect, host } => {
-            Some(Arc::new(HttpProbe { path: path.clone(), expect: expect.clone(), host: host.clone() }))
-        }
+        Check::Http { path, expect, host, body, tls } => Some(Arc::new(HttpProbe {
+            path: path.clone(),
+            expect: expect.clone(),
+            host: host.clone(),
+            body: body.clone(),
+            tls: tls.clone().map(|tls| TlsClient::new(tls, host.clone())),
+        })),
     }
 }
 
@@ -120,7 +124,8 @@ mod tests {
     fn every_kind_of_check_but_none_has_a_probe() {
         assert!(for_check(&Check::None).is_none());
         assert!(for_check(&Check::Tcp).is_some());
-        let http = Check::Http { path: "/".into(), expect: vec![200..=299], host: None };
+        let http =
+            Check::Http { path: "/".into(), expect: vec![200..=299], host: None, body: None, tls: None };
         assert!(for_check(&http).is_some());
         for check in [
             Check::Grpc { service: String::new() },

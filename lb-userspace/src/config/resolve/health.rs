@@ -1,6 +1,6 @@
 //! `[service.health]`.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::words::{self, CheckKind};
 use crate::config::{
@@ -8,7 +8,7 @@ use crate::config::{
     problem::quoted,
     raw::RawHealth,
     reader::Field,
-    types::{Backend, Check, Health, Mass, Ports},
+    types::{Backend, Check, Health, Mass, Ports, Tls, Trust},
     value::{ValueError, check_host, check_path, format_duration, parse_expect},
 };
 
@@ -71,15 +71,19 @@ fn check(raw: &RawHealth<'_>) -> Check {
         }
         Field::Absent | Field::Bad => None,
     };
+    let body = table.notation("body", &raw.body, check_body).map(|body| body.value);
+    let tls = tls(raw);
     let Some(kind) = kind else { return Check::None };
     refuse_keys_of_others(raw, kind);
     match kind {
         CheckKind::None => Check::None,
         CheckKind::Tcp => Check::Tcp,
-        CheckKind::Http => Check::Http {
+        CheckKind::Http | CheckKind::Https => Check::Http {
             path: path.map_or_else(|| defaults::PATH.to_owned(), |path| path.value),
             expect: expect.unwrap_or_else(|| vec![defaults::EXPECT]),
             host: host.map(|host| host.value),
+            body,
+            tls: (kind == CheckKind::Https).then_some(tls),
         },
         CheckKind::Grpc => {
             let service = table.notation("service", &raw.service, check_grpc_service);
@@ -94,6 +98,27 @@ fn check(raw: &RawHealth<'_>) -> Check {
         },
         CheckKind::Exec => Check::Exec { command: command(raw) },
     }
+}
+
+fn tls(raw: &RawHealth<'_>) -> Tls {
+    let table = &raw.table;
+    let name = table.notation("sni", &raw.sni, check_sni).map(|name| name.value);
+    let ca = table.notation("ca", &raw.ca, check_ca);
+    let insecure = matches!(&raw.insecure, Field::Given(given) if given.value);
+    let trust = match ca {
+        Some(ca) if insecure => {
+            let what = "found true beside ca, expected one of both: whoever believes anyone needs no CA; remove \
+                        insecure";
+            if let Field::Given(given) = &raw.insecure {
+                table.wrong(given.at, "insecure", what);
+            }
+            Trust::File(ca.value)
+        }
+        Some(ca) => Trust::File(ca.value),
+        None if insecure => Trust::Anyone,
+        None => Trust::System,
+    };
+    Tls { name, trust }
 }
 
 /// A key that this kind of check cannot do without.
@@ -135,19 +160,25 @@ fn refuse_keys_of_others(raw: &RawHealth<'_>, kind: CheckKind) {
     let text = |field: &Field<&str>| if let Field::Given(given) = field { Some(given.at) } else { None };
     let expect = if let Field::Given(given) = &raw.expect { Some(given.at) } else { None };
     let command = if let Field::Given(given) = &raw.command { Some(given.at) } else { None };
+    let insecure = if let Field::Given(given) = &raw.insecure { Some(given.at) } else { None };
+    let http: &[_] = &[CheckKind::Http, CheckKind::Https];
     let places = [
-        ("path", text(&raw.path), CheckKind::Http, "http"),
-        ("expect", expect, CheckKind::Http, "http"),
-        ("host", text(&raw.host), CheckKind::Http, "http"),
-        ("service", text(&raw.service), CheckKind::Grpc, "grpc"),
-        ("query", text(&raw.query), CheckKind::Dns, "dns"),
-        ("send", text(&raw.send), CheckKind::Udp, "udp"),
-        ("receive", text(&raw.receive), CheckKind::Udp, "udp"),
-        ("command", command, CheckKind::Exec, "exec"),
+        ("path", text(&raw.path), http, "\"http\" or \"https\""),
+        ("expect", expect, http, "\"http\" or \"https\""),
+        ("host", text(&raw.host), http, "\"http\" or \"https\""),
+        ("body", text(&raw.body), http, "\"http\" or \"https\""),
+        ("sni", text(&raw.sni), &[CheckKind::Https], "\"https\""),
+        ("ca", text(&raw.ca), &[CheckKind::Https], "\"https\""),
+        ("insecure", insecure, &[CheckKind::Https], "\"https\""),
+        ("service", text(&raw.service), &[CheckKind::Grpc], "\"grpc\""),
+        ("query", text(&raw.query), &[CheckKind::Dns], "\"dns\""),
+        ("send", text(&raw.send), &[CheckKind::Udp], "\"udp\""),
+        ("receive", text(&raw.receive), &[CheckKind::Udp], "\"udp\""),
+        ("command", command, &[CheckKind::Exec], "\"exec\""),
     ];
-    for (key, at, owner, word) in places {
-        if let Some(at) = at.filter(|_| owner != kind) {
-            let what = format_args!("belongs to type = \"{word}\"; set that type or remove the key");
+    for (key, at, owners, words) in places {
+        if let Some(at) = at.filter(|_| !owners.contains(&kind)) {
+            let what = format_args!("belongs to type = {words}; set that type or remove the key");
             raw.table.wrong(at, key, what);
         }
     }
@@ -174,6 +205,32 @@ fn check_query(text: &str) -> Result<String, ValueError> {
         return Ok(text.to_owned());
     }
     Err(ValueError::new(quoted(text), "a domain name like \"www.example\""))
+}
+
+fn check_sni(text: &str) -> Result<String, ValueError> {
+    // An address would not be sent: RFC 6066 section 3 knows names only.
+    if text.parse::<IpAddr>().is_ok() || text.ends_with('.') {
+        return Err(ValueError::new(
+            quoted(text),
+            "a domain name like \"www.example\", without a dot at its end",
+        ));
+    }
+    check_query(text)
+}
+
+fn check_ca(text: &str) -> Result<String, ValueError> {
+    if text.starts_with('/') && text.len() <= limits::CA_PATH_BYTES && !text.contains('\0') {
+        return Ok(text.to_owned());
+    }
+    Err(ValueError::new(quoted(text), "the absolute path of a PEM file like \"/etc/lb/ca.pem\""))
+}
+
+fn check_body(text: &str) -> Result<String, ValueError> {
+    let (least, most) = (limits::BODY_BYTES.start(), limits::BODY_BYTES.end());
+    if limits::BODY_BYTES.contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err(ValueError::new(format!("{} bytes", text.len()), format!("{least} to {most} bytes")))
 }
 
 fn check_payload(text: &str) -> Result<String, ValueError> {

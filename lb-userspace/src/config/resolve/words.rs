@@ -15,6 +15,7 @@ pub(super) enum CheckKind {
     None,
     Tcp,
     Http,
+    Https,
     Grpc,
     Dns,
     Udp,
@@ -57,12 +58,13 @@ pub(super) const CHECK: Words<CheckKind> = Words {
         ("none", CheckKind::None),
         ("tcp", CheckKind::Tcp),
         ("http", CheckKind::Http),
+        ("https", CheckKind::Https),
         ("grpc", CheckKind::Grpc),
         ("dns", CheckKind::Dns),
         ("udp", CheckKind::Udp),
         ("exec", CheckKind::Exec),
     ],
-    later: &["https"],
+    later: &[],
 };
 /// How a check reaches the backend; one way so far, so it leaves no trace in the result.
 pub(super) const VIA: Words<()> = Words { known: &[("address", ())], later: &["vip"] };

@@ -13,7 +13,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select, test_runner:
 
 use crate::config::{
     AdminState, Affinity, Agent, Announce, Backend, Check, Config, Daemon, Digest, Forward, Health, Limit,
-    OnFailure, Ports, Protocol, Rate, Secrets, Seed, Service, Tracking, XdpMode,
+    OnFailure, Ports, Protocol, Rate, Secrets, Seed, Service, Tls, Tracking, Trust, XdpMode,
     edit::{BackendPatch, BackendSpec, Document},
     keys::TABLES,
     limits,
@@ -42,10 +42,14 @@ fn ranges(of: RangeInclusive<u16>, most: usize) -> impl Strategy<Value = Vec<Ran
 
 fn healths() -> impl Strategy<Value = Health> {
     let http = ("/[!$-~]{0,20}", ranges(100..=580, 4), option::of("[a-z0-9.-]{1,20}(:[0-9]{1,5})?"));
+    let trust = prop_oneof![Just(Trust::System), Just(Trust::Anyone), "/[^\0]{0,20}".prop_map(Trust::File),];
+    let tls =
+        (option::of("[a-z]{1,20}(\\.[a-z]{1,20})?"), trust).prop_map(|(name, trust)| Tls { name, trust });
+    let http = (http, option::of(".{1,30}"), option::of(tls));
     let check = prop_oneof![
         Just(Check::None),
         Just(Check::Tcp),
-        http.prop_map(|(path, expect, host)| Check::Http { path, expect, host }),
+        http.prop_map(|((path, expect, host), body, tls)| Check::Http { path, expect, host, body, tls }),
         "[!-~]{0,40}".prop_map(|service| Check::Grpc { service }),
         "[a-z0-9_-]{1,20}(\\.[a-z0-9]{1,20}){0,3}\\.?".prop_map(|query| Check::Dns { query }),
         (".{1,30}", option::of(".{1,30}")).prop_map(|(send, receive)| Check::Udp { send, receive }),

@@ -94,6 +94,8 @@ fn every_key_arrives() {
             path: "/ready".into(),
             expect: vec![200..=201, 204..=204, 300..=399],
             host: Some("web.example:8080".into()),
+            body: None,
+            tls: None,
         },
         port: Some(81),
         interval: Duration::from_secs(5),
@@ -200,7 +202,7 @@ fn tracking_and_settle_follow_protocol_and_affinity() {
 fn health_defaults_follow_what_is_given() {
     assert_eq!(service("").health.check, Check::None, "no table, no check");
     assert_eq!(service("[service.health]").health.check, Check::Tcp);
-    let http = Check::Http { path: "/".into(), expect: vec![200..=299], host: None };
+    let http = Check::Http { path: "/".into(), expect: vec![200..=299], host: None, body: None, tls: None };
     assert_eq!(service("health.type = \"http\"").health.check, http);
     let quick = service("health.interval = \"300ms\"").health;
     assert_eq!((quick.interval, quick.timeout), (Duration::from_millis(300), Duration::from_millis(300)));

@@ -15,7 +15,7 @@ use crate::health::{
 };
 
 fn probe() -> HttpProbe {
-    HttpProbe { path: "/ready".into(), expect: vec![200..=299], host: None }
+    HttpProbe { path: "/ready".into(), expect: vec![200..=299], host: None, body: None, tls: None }
 }
 
 async fn check(endpoint: SocketAddr) -> Verdict {
@@ -256,4 +256,73 @@ async fn an_endless_body_is_not_read() {
 #[test]
 fn ranges_read_as_in_the_file() {
     assert_eq!(ranges(&[200..=204, 301..=301, 401..=403]), "200-204, 301, 401-403");
+}
+
+fn with_body(wanted: &str) -> HttpProbe {
+    HttpProbe { body: Some(wanted.into()), ..probe() }
+}
+
+#[tokio::test]
+async fn a_body_is_good_if_it_has_what_is_wanted() {
+    for (answer, good) in [
+        (&b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nall ready"[..], true),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nrea\r\n1\r\nd\r\n1\r\ny\r\n0\r\n\r\n",
+            true,
+        ),
+        (b"HTTP/1.0 200 OK\r\n\r\nready", true),
+        // What decides has come; the rest need not.
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\nready", true),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nReady", false),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nread\r\n0\r\ntrailer: ready\r\n\r\n",
+            false,
+        ),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", false),
+    ] {
+        let endpoint = serve_bytes(answer).await;
+        let verdict = run(&with_body("ready"), &target_at(endpoint)).await;
+        if good {
+            assert_eq!(verdict, Ok(Outcome::Good), "{}", answer.escape_ascii());
+        } else {
+            let reason = not_ready(verdict);
+            let words = "without \"ready\" in the first 65536 bytes of its body";
+            assert!(reason.starts_with("GET /ready answered 20") && reason.ends_with(words), "{reason}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_status_counts_before_the_body() {
+    let endpoint = serve_bytes(b"HTTP/1.1 503 Nope\r\ncontent-length: 5\r\n\r\nready").await;
+    let reason = not_ready(run(&with_body("ready"), &target_at(endpoint)).await);
+    assert_eq!(reason, "GET /ready answered 503 Service Unavailable, expected 200-299");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_not_ready() {
+    let endpoint = serve_bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nread").await;
+    let reason = not_ready(run(&with_body("ready"), &target_at(endpoint)).await);
+    assert!(reason.starts_with("GET /ready got no usable answer: "), "{reason}");
+}
+
+#[tokio::test]
+async fn an_endless_body_is_cut_off() {
+    let start = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
+    let (endpoint, hung_up) = flood(start, &[b'x'; 65536]).await;
+    let reason = not_ready(run(&with_body("ready"), &target_at(endpoint)).await);
+    let words = "without \"ready\" in the first 65536 bytes of its body";
+    assert_eq!(reason, format!("GET /ready answered 200 OK {words}"));
+    hung_up.await;
+}
+
+#[tokio::test]
+async fn what_is_wanted_may_end_where_the_looking_ends() {
+    for (filler, good) in [(MAX_BODY_BYTES - 5, true), (MAX_BODY_BYTES - 4, false)] {
+        let length = filler + 5;
+        let answer =
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{}ready", "x".repeat(filler));
+        let verdict = run(&with_body("ready"), &target_at(serve_bytes(answer.leak().as_bytes()).await)).await;
+        assert_eq!(verdict == Ok(Outcome::Good), good, "{filler}: {verdict:?}");
+    }
 }

@@ -351,7 +351,8 @@ async fn five_hundred_targets_all_get_their_first_result() {
     let targets = (0..500).map(|number| {
         let mut target = target_at(kinds[number % 3].0);
         target.key = key(&format!("b{number:03}"));
-        target.health.check = Check::Http { path: "/ready".into(), expect: vec![200..=200], host: None };
+        target.health.check =
+            Check::Http { path: "/ready".into(), expect: vec![200..=200], host: None, body: None, tls: None };
         target
     });
     checker.set_targets(targets.collect());

@@ -160,14 +160,9 @@ fn health() {
         &format!("{WEB}[service.health]\n"),
         &[
             (
-                "type = \"https\"",
-                "lb.toml:6:8: service \"web\" health: type: \"https\" is not available in this version (known: none, \
-                 tcp, http, grpc, dns, udp, exec)",
-            ),
-            (
                 "type = \"icmp\"",
                 "lb.toml:6:8: service \"web\" health: type: found \"icmp\", expected one of: none, tcp, http, \
-                 grpc, dns, udp, exec",
+                 https, grpc, dns, udp, exec",
             ),
             (
                 "type = \"dns\"\nquery = \"a..b\"",
@@ -192,11 +187,41 @@ fn health() {
                 "lb.toml:6:7: service \"web\" health: via: \"vip\" is not available in this version (known: address)",
             ),
             (
-                "path = \"/\"\nexpect = 200\nhost = \"a\"",
-                "lb.toml:6:8: service \"web\" health: path: belongs to type = \"http\"; set that type or remove the key\n\
-                 lb.toml:7:10: service \"web\" health: expect: belongs to type = \"http\"; set that type or remove the \
-                 key\n\
-                 lb.toml:8:8: service \"web\" health: host: belongs to type = \"http\"; set that type or remove the key",
+                "path = \"/\"\nexpect = 200\nhost = \"a\"\nbody = \"ok\"",
+                "lb.toml:6:8: service \"web\" health: path: belongs to type = \"http\" or \"https\"; set that type or \
+                 remove the key\n\
+                 lb.toml:7:10: service \"web\" health: expect: belongs to type = \"http\" or \"https\"; set that type or \
+                 remove the key\n\
+                 lb.toml:8:8: service \"web\" health: host: belongs to type = \"http\" or \"https\"; set that type or \
+                 remove the key\n\
+                 lb.toml:9:8: service \"web\" health: body: belongs to type = \"http\" or \"https\"; set that type or \
+                 remove the key",
+            ),
+            (
+                "type = \"http\"\nsni = \"a\"\nca = \"/ca.pem\"\ninsecure = false",
+                "lb.toml:7:7: service \"web\" health: sni: belongs to type = \"https\"; set that type or remove the key\n\
+                 lb.toml:8:6: service \"web\" health: ca: belongs to type = \"https\"; set that type or remove the key\n\
+                 lb.toml:9:12: service \"web\" health: insecure: belongs to type = \"https\"; set that type or remove the \
+                 key",
+            ),
+            (
+                "type = \"https\"\nsni = \"192.0.2.1\"",
+                "lb.toml:7:7: service \"web\" health: sni: found \"192.0.2.1\", expected a domain name like \
+                 \"www.example\", without a dot at its end",
+            ),
+            (
+                "type = \"https\"\nca = \"ca.pem\"",
+                "lb.toml:7:6: service \"web\" health: ca: found \"ca.pem\", expected the absolute path of a PEM file like \
+                 \"/etc/lb/ca.pem\"",
+            ),
+            (
+                "type = \"https\"\nca = \"/ca.pem\"\ninsecure = true",
+                "lb.toml:8:12: service \"web\" health: insecure: found true beside ca, expected one of both: whoever \
+                 believes anyone needs no CA; remove insecure",
+            ),
+            (
+                "type = \"https\"\nbody = \"\"",
+                "lb.toml:7:8: service \"web\" health: body: found 0 bytes, expected 1 to 1024 bytes",
             ),
             (
                 "type = \"http\"\npath = \"ready\"",
