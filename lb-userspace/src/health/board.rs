@@ -95,10 +95,11 @@ impl Board {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.life == life) else { return false };
         let changed = entry.streak.observe(outcome);
         let agrees = outcome.state() == entry.streak.state();
-        if agrees && entry.status.reason != outcome.reason() {
+        let says_more = agrees && entry.status.reason != outcome.reason();
+        if says_more {
             outcome.reason().clone_into(&mut entry.status.reason);
         }
-        self.settle(key, changed, now);
+        self.settle(key, changed, says_more, now);
         true
     }
 
@@ -108,7 +109,7 @@ impl Board {
         let changed = entry.streak.state() != HealthState::Ready;
         entry.streak = Streak::new(HealthState::Ready, 1, 1);
         "no check configured".clone_into(&mut entry.status.reason);
-        self.settle(key, changed, now);
+        self.settle(key, changed, false, now);
     }
 
     /// Notes that a check could not be made: visible while there is nothing better to say. False as in `observe`.
@@ -141,8 +142,8 @@ impl Board {
         }
     }
 
-    /// Carries the streak's state into the status, and into an event when it is news.
-    fn settle(&mut self, key: &TargetKey, changed: bool, now: SystemTime) {
+    /// Carries the streak's state into the status, and into an event when it is news, or when its reason is.
+    fn settle(&mut self, key: &TargetKey, changed: bool, says_more: bool, now: SystemTime) {
         let sequence = self.number();
         let Some(entry) = self.entries.get_mut(key) else { return };
         if changed {
@@ -150,7 +151,7 @@ impl Board {
             entry.status.since = now;
         }
         let first = !std::mem::replace(&mut entry.observed, true);
-        if !changed && !first {
+        if !changed && !says_more && !first {
             return;
         }
         let sequence = *entry.waiting.get_or_insert(sequence);
