@@ -112,12 +112,13 @@ async fn an_adopted_state_is_kept_until_rise_or_fall() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_reason_follows_the_newest_outcome_without_an_event() {
+async fn the_reason_follows_the_newest_outcome_and_is_told() {
     let probe = script(vec![unavailable(), Ok(Outcome::NotReady("404".into())), refused()]);
     let (checker, mut events) = checker(8, &probe);
     checker.set_targets(vec![target("b1")]);
     assert_eq!(next(&mut events).await, (NotReady, "503".into(), true));
     let since = checker.snapshot()[&key("b1")].since;
+    assert_eq!((next(&mut events).await, probe.begun()), ((NotReady, "404".into(), false), 2));
     begun(&probe, 3).await;
     // The third outcome does not agree with the state, so its reason is not the state's.
     let status = &checker.snapshot()[&key("b1")];
