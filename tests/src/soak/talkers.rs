@@ -47,9 +47,10 @@ pub(super) struct Life {
     pub(super) service: &'static str,
     /// Who answers it.
     pub(super) backend: String,
-    /// When the first answer came.
+    /// When it was begun, if it was answered. Not when the answer was read: on a busy machine that may be after its
+    /// sender has died.
     pub(super) opened: Instant,
-    /// When the last answer came.
+    /// When the last line was asked that was answered.
     pub(super) heard: Instant,
     /// Answers.
     pub(super) lines: u64,
@@ -181,12 +182,12 @@ async fn keep_all(plans: Vec<Plan>, book: &Arc<Mutex<Book>>, stop: &watch::Recei
 async fn keep(number: usize, plan: &Plan, first: Duration, book: &Mutex<Book>) {
     sleep(first).await;
     loop {
+        let now = Instant::now();
         let Ok((mut stream, backend)) = open(plan).await else {
             lock(book).refused += 1;
             sleep(AGAIN).await;
             continue;
         };
-        let now = Instant::now();
         let place = {
             let mut book = lock(book);
             let place = book.lives.len();
@@ -225,6 +226,7 @@ async fn talk(stream: &mut BufReader<TcpStream>, place: usize, book: &Mutex<Book
     loop {
         pace.tick().await;
         line += 1;
+        let asked = Instant::now();
         let answer = timeout(SILENCE, ask(stream, &format!("line {line}"))).await;
         let backend = match answer {
             Ok(Ok(backend)) => backend,
@@ -237,7 +239,7 @@ async fn talk(stream: &mut BufReader<TcpStream>, place: usize, book: &Mutex<Book
         if life.backend != backend {
             return anyhow!("answered by {backend}");
         }
-        life.heard = Instant::now();
+        life.heard = asked;
         life.lines += 1;
     }
 }
