@@ -105,12 +105,14 @@ pub fn see(frame: &[u8]) -> Option<Seen> {
 pub fn flow(frame: &[u8]) -> Option<Seen> {
     let seen = see(frame)?;
     let message = frame.get(14 + seen.transport..(14 + seen.length).min(frame.len())).unwrap_or_default();
-    let is_error = match (IpNumber(seen.protocol), message) {
-        (IpNumber::ICMP, [kind, _, _, _, _, _, _, _, ..]) => [3, 11, 12].contains(kind),
-        (IpNumber::IPV6_ICMP, [kind, _, _, _, _, _, _, _, ..]) => (1..=4).contains(kind),
+    // Each in its own family: the other's is a protocol like any.
+    let own = if seen.source.is_ipv4() { IpNumber::ICMP } else { IpNumber::IPV6_ICMP };
+    let is_error = match message {
+        [kind, _, _, _, _, _, _, _, ..] if seen.source.is_ipv4() => [3, 11, 12].contains(kind),
+        [kind, _, _, _, _, _, _, _, ..] => (1..=4).contains(kind),
         _ => false,
     };
-    if seen.part != Part::Whole || seen.lost.is_some() || !is_error {
+    if seen.part != Part::Whole || seen.lost.is_some() || IpNumber(seen.protocol) != own || !is_error {
         return Some(seen);
     }
     let broken = Seen { lost: Some(Lost::Short), ..seen };
